@@ -1,0 +1,43 @@
+"""Learning rules that train layered networks without back-propagation's global feedback path."""
+
+from lrajax import diagnostics, initializers, layers, losses, training
+from lrajax.algorithms import (
+    ALGORITHMS,
+    backprop,
+    dfa,
+    dtp,
+    dtp_sigma,
+    equil_prop,
+    lra_e,
+    rfa,
+)
+from lrajax.base import Algorithm, Batch, Calculations, Layer, Loss, Network, Params
+from lrajax.layers import dense
+from lrajax.network import mlp
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Batch",
+    "Calculations",
+    "Layer",
+    "Loss",
+    "Network",
+    "Params",
+    "backprop",
+    "dense",
+    "dfa",
+    "diagnostics",
+    "dtp",
+    "dtp_sigma",
+    "equil_prop",
+    "initializers",
+    "layers",
+    "losses",
+    "lra_e",
+    "mlp",
+    "rfa",
+    "training",
+]

@@ -1,0 +1,150 @@
+"""The types every part of lrajax speaks: batches, parameters, calculations, layers, rules.
+
+A learning rule is an `Algorithm`: a NamedTuple of pure functions with the hyperparameters closed
+over. It works on a `Network`, a sequence of `Layer`s, and never looks inside a layer: it asks for
+the layer's pre-activity, post-activity and feedback, and for their vector-Jacobian products
+(`lrajax.layers`).
+
+Index `l` of any per-layer tuple counts from 0 for the first hidden layer, so that entry `l` holds
+what the paper writes with the superscript l + 1.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from jaxtyping import Array, Float, PRNGKeyArray
+
+PyTree = Any
+Initializer = Callable[[PRNGKeyArray, tuple[int, ...]], Array]
+
+
+class Batch(NamedTuple):
+    """A mini-batch.
+
+    Attributes:
+      x: float32 [B, *in_shape], inputs in [0, 1].
+      y: float32 [B, *out_shape], targets; one-hot for classification.
+    """
+
+    x: Float[Array, "B ..."]
+    y: Float[Array, "B ..."]
+
+
+class Params(NamedTuple):
+    """Parameters of a network under a rule, or anything of the same shape (updates, moments).
+
+    Attributes:
+      forward: one entry per layer; a dense layer's is `{"w": [n_in, n_out], "b": [n_out]}`.
+      feedback: one entry per layer, whatever the rule needs, `()` where it needs nothing. Entry
+        `l` carries something from layer `l` (or, for DFA, the output) to the activity below it.
+    """
+
+    forward: tuple[PyTree, ...]
+    feedback: tuple[PyTree, ...]
+
+
+class Calculations(NamedTuple):
+    """What `compute_targets` found for a mini-batch: Λ in the paper's Algorithm 1.
+
+    Every tuple has one entry per layer, first layer first, each float32 [B, *out_shape].
+
+    Attributes:
+      x: the input, the paper's z^0.
+      h: pre-activities.
+      z: post-activities.
+      targets: target representations; the last one is the label. A rule that computes no targets
+        (backprop, RFA, DFA) gives z - dL/dz, the target its error stands for.
+      errors: dL/dz of each layer's loss, but dL/dh for the output layer.
+      aux: what one rule alone needs.
+    """
+
+    x: Array
+    h: tuple[Array, ...]
+    z: tuple[Array, ...]
+    targets: tuple[Array, ...]
+    errors: tuple[Array, ...]
+    aux: PyTree = ()
+
+
+class Layer(NamedTuple):
+    """A layer: pure functions of ONE example; `lrajax.layers` maps them over mini-batches.
+
+    Attributes:
+      in_shape, out_shape: shapes of the activity below and of this layer's, without the batch.
+      init: `(key, initializer) -> theta`, forward parameters.
+      init_feedback: `(key, initializer) -> e`, feedback weights: a dictionary that shares its
+        names, shapes and orientation with the entries of theta that it mirrors.
+      pre: `(theta, z_below) -> h`, the pre-activity. Linear in theta.
+      post: `h -> z`, the post-activity.
+      feedback: `(e, error) -> displacement`, linear in both; with `e` holding the forward weights
+        it is the transpose of `pre`'s derivative with respect to `z_below`.
+    """
+
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    init: Callable[[PRNGKeyArray, Initializer], PyTree]
+    init_feedback: Callable[[PRNGKeyArray, Initializer], PyTree]
+    pre: Callable[[PyTree, Array], Array]
+    post: Callable[[Array], Array]
+    feedback: Callable[[PyTree, Array], Array]
+
+
+class Loss(NamedTuple):
+    """A loss and its error unit, both for mini-batches.
+
+    Attributes:
+      value: `(y, z) -> [B]`, the loss of each example.
+      error: `(y, z) -> [B, ...]`, its derivative with respect to z.
+    """
+
+    value: Callable[[Array, Array], Array]
+    error: Callable[[Array, Array], Array]
+
+
+class Network(NamedTuple):
+    """Layers, first to last, and the loss at the output.
+
+    The output's activation must be the canonical link of the loss (softmax for the categorical),
+    so that dL/dh = z - y.
+    """
+
+    layers: tuple[Layer, ...]
+    output_loss: Loss
+
+
+class ComputeTargets(Protocol):
+    """Pure function `(params, batch, *, key) -> Calculations`."""
+
+    def __call__(
+        self, params: Params, batch: Batch, *, key: PRNGKeyArray | None = None
+    ) -> Calculations:
+        """Finds activities, targets and errors for a mini-batch.
+
+        Args:
+          params: the rule's parameters.
+          batch: the mini-batch.
+          key: needed by rules that draw noise; the others ignore it.
+
+        Raises:
+          ValueError: the batch does not fit the network, or a key is needed and missing.
+        """
+        ...
+
+
+class Algorithm(NamedTuple):
+    """A learning rule on a network: pure functions, neither jitted nor stateful.
+
+    Attributes:
+      init: `key -> Params`.
+      compute_targets: see `ComputeTargets`.
+      calc_updates: `(params, lambda_) -> Params`, a descent direction (to be subtracted, as optax
+        does) with the tree of params; zeros for what the rule keeps fixed.
+      predict: `(params, x) -> [B, *out_shape]`, what the network answers.
+      loss: `(y, prediction) -> [B]`, the output loss that the rule reduces.
+    """
+
+    init: Callable[[PRNGKeyArray], Params]
+    compute_targets: ComputeTargets
+    calc_updates: Callable[[Params, Calculations], Params]
+    predict: Callable[[Params, Array], Array]
+    loss: Callable[[Array, Array], Array]

@@ -1,0 +1,82 @@
+"""The paper's three initialisation schemes, as `(key, shape) -> float32 array` functions.
+
+Thin names over `jax.nn.initializers`, any of which can be used instead.
+"""
+
+import dataclasses
+import math
+
+import jax
+from jaxtyping import Array, PRNGKeyArray
+
+from lrajax._checks import at_least, one_of
+from lrajax.base import Initializer
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """An initialiser that knows its name: `parse(str(scheme))` is the scheme again.
+
+    Attributes:
+      name: as a flag has it.
+      draw: `(key, shape) -> float32 array`.
+    """
+
+    name: str
+    draw: Initializer
+
+    def __call__(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
+        """Draws an array."""
+        return self.draw(key, shape)
+
+    def __str__(self) -> str:
+        """The scheme as a flag has it."""
+        return self.name
+
+
+def gaussian(std: float) -> Scheme:
+    """N(0, std^2)."""
+    return Scheme(f"gaussian:{std}", jax.nn.initializers.normal(std))
+
+
+def glorot() -> Scheme:
+    """Uniform in ±sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
+    return Scheme("glorot", jax.nn.initializers.glorot_uniform())
+
+
+def orthogonal(gain: float = 1.0) -> Scheme:
+    """A random (semi-)orthogonal matrix times `gain` (Saxe et al. 2014)."""
+    return Scheme(f"orthogonal:{gain}", jax.nn.initializers.orthogonal(gain))
+
+
+# What every rule but LRA-E starts from.
+GLOROT = glorot()
+
+# For LRA-E the paper says "zero-mean Gaussian (variance of 0.05)". Taken as the standard deviation
+# for W and as the variance for E it reproduces the tables; see "Initial scales" in BUILD_NOTES.md.
+LRA_W = gaussian(0.05)
+LRA_E = gaussian(math.sqrt(0.05))
+
+INITIALIZERS = {"gaussian": gaussian, "glorot": glorot, "orthogonal": orthogonal}
+
+
+def parse(text: str, name: str = "initializer") -> Scheme:
+    """Makes an initialiser from a flag: `glorot`, `orthogonal`, `orthogonal:GAIN`, `gaussian:STD`.
+
+    Args:
+      text: the flag's value.
+      name: the flag's name, for the error.
+
+    Raises:
+      ValueError: unknown scheme, or a number that is missing, superfluous or negative.
+    """
+    scheme, *numbers = text.split(":")
+    one_of(name, scheme, INITIALIZERS)
+    try:
+        values = [float(number) for number in numbers]
+        at_least(name, values, 0)
+        return INITIALIZERS[scheme](*values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name}={text!r}: write glorot, orthogonal, orthogonal:GAIN or gaussian:STD"
+        ) from error

@@ -1,0 +1,247 @@
+"""The training loop as pure functions: step, epoch, evaluation, early-stopped selection.
+
+Nothing here is jitted. `jax.jit(make_epoch(...))` compiles an epoch into one program;
+`jax.vmap` of it over a `Run` with a leading axis trains many seeds at once on shared data.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PRNGKeyArray
+
+from lrajax.base import Algorithm, Batch, Params, PyTree
+
+
+class Examples(NamedTuple):
+    """A set of labelled examples on the device.
+
+    Attributes:
+      x: [N, n_features], any number type (uint8 pixels, say).
+      y: int [N], class indices.
+    """
+
+    x: Array
+    y: Array
+
+
+class TrainState(NamedTuple):
+    """What a training step turns into the next.
+
+    Attributes:
+      params: the rule's parameters.
+      opt_state: the optax optimiser's state.
+      key: source of shuffles and of noise.
+    """
+
+    params: Params
+    opt_state: PyTree
+    key: PRNGKeyArray
+
+
+class Best(NamedTuple):
+    """The parameters of lowest validation error so far, and what goes with them.
+
+    Attributes:
+      params: the parameters.
+      epoch: counted from 1; 0 before the first.
+      valid_error, test_error: in %.
+    """
+
+    params: Params
+    epoch: Array
+    valid_error: Array
+    test_error: Array
+
+
+class Run(NamedTuple):
+    """Everything a training run carries from epoch to epoch.
+
+    Attributes:
+      state: the training state.
+      epoch: epochs done, int32 [].
+      best: the early-stopped selection.
+    """
+
+    state: TrainState
+    epoch: Array
+    best: Best
+
+
+class Metrics(NamedTuple):
+    """Loss (nats, for the categorical) and classification error in %, each a float32 []."""
+
+    loss: Array
+    error: Array
+
+
+class EpochMetrics(NamedTuple):
+    """Metrics of one epoch.
+
+    Attributes:
+      train: means over the epoch's mini-batches, each before its own update.
+      valid, test: at the end of the epoch.
+    """
+
+    train: Metrics
+    valid: Metrics
+    test: Metrics
+
+
+def init_state(
+    algo: Algorithm, optimizer: optax.GradientTransformation, key: PRNGKeyArray
+) -> TrainState:
+    """The state before the first step."""
+    params_key, key = jax.random.split(key)
+    params = algo.init(params_key)
+    return TrainState(params, optimizer.init(params), key)
+
+
+def init_run(algo: Algorithm, optimizer: optax.GradientTransformation, key: PRNGKeyArray) -> Run:
+    """The run before the first epoch."""
+    state = init_state(algo, optimizer, key)
+    # Copies, so that a caller may donate the run's buffers.
+    params = jax.tree.map(jnp.copy, state.params)
+    errors = jnp.full(2, jnp.inf, jnp.result_type(float))
+    best = Best(params, jnp.array(0), valid_error=errors[0], test_error=errors[1])
+    return Run(state, jnp.array(0), best)
+
+
+def measure(algo: Algorithm, y: Array, prediction: Array) -> Metrics:
+    """Mean loss and error of predictions [B, n_classes] against one-hot labels."""
+    wrong = prediction.argmax(axis=-1) != y.argmax(axis=-1)
+    return Metrics(algo.loss(y, prediction).mean(), 100 * wrong.mean())
+
+
+def make_train_step(
+    algo: Algorithm, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """One step of a rule under an optax optimiser.
+
+    Returns:
+      A pure function `(state, batch) -> (state, metrics before the update)`.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        target_key, key = jax.random.split(state.key)
+        lambda_ = algo.compute_targets(state.params, batch, key=target_key)
+        updates = algo.calc_updates(state.params, lambda_)
+        deltas, opt_state = optimizer.update(updates, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, deltas)
+        return TrainState(params, opt_state, key), measure(algo, batch.y, lambda_.z[-1])
+
+    return step
+
+
+def to_batch(examples: Examples, rows: Array, num_classes: int, max_pixel: float) -> Batch:
+    """Rows of a set as a float32 batch: pixels divided by `max_pixel`, labels one-hot."""
+    x = examples.x[rows].astype(jnp.float32) / max_pixel
+    return Batch(x, jax.nn.one_hot(examples.y[rows], num_classes))
+
+
+def make_train_epoch(
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
+    batch_size: int,
+    num_classes: int,
+    max_pixel: float = 1.0,
+) -> Callable[[TrainState, Examples], tuple[TrainState, Metrics]]:
+    """One pass over a shuffled training set, a scan over its mini-batches.
+
+    Examples that do not fill a last mini-batch are left out; they differ from epoch to epoch.
+
+    Returns:
+      A pure function `(state, examples) -> (state, mean metrics)`, which raises ValueError if the
+      set is smaller than a mini-batch.
+    """
+
+    def train_epoch(state: TrainState, examples: Examples) -> tuple[TrainState, Metrics]:
+        size = len(examples.y)
+        num_batches = size // batch_size
+        if num_batches == 0:
+            raise ValueError(f"batch_size={batch_size} exceeds the training set of {size} examples")
+        shuffle_key, key = jax.random.split(state.key)
+        rows = jax.random.permutation(shuffle_key, size)[: num_batches * batch_size]
+        # Only the row numbers are shuffled: gathering a mini-batch at a time, inside the scan,
+        # keeps one copy of the data however many seeds share it.
+        state, metrics = jax.lax.scan(
+            lambda state, rows: step(state, to_batch(examples, rows, num_classes, max_pixel)),
+            state._replace(key=key),
+            rows.reshape(num_batches, batch_size),
+        )
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    return train_epoch
+
+
+def evaluate(
+    algo: Algorithm,
+    params: Params,
+    examples: Examples,
+    num_classes: int,
+    max_pixel: float = 1.0,
+    chunk: int = 1000,
+) -> Metrics:
+    """Loss and error over a whole set, `chunk` examples at a time."""
+    size = len(examples.y)
+    chunk = min(chunk, size)
+
+    def of_rows(rows):
+        batch = to_batch(examples, rows, num_classes, max_pixel)
+        return measure(algo, batch.y, algo.predict(params, batch.x))
+
+    whole = size - size % chunk
+    metrics = jax.lax.map(of_rows, jnp.arange(whole).reshape(-1, chunk))
+    mean = jax.tree.map(jnp.mean, metrics)
+    if whole == size:
+        return mean
+    rest = of_rows(jnp.arange(whole, size))
+    return jax.tree.map(lambda a, b: (a * whole + b * (size - whole)) / size, mean, rest)
+
+
+def all_finite(tree: PyTree) -> Array:
+    """Whether every number of a tree is finite, bool []."""
+    return jax.tree.reduce(
+        jnp.logical_and, jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)
+    )
+
+
+def select_best(best: Best, params: Params, epoch: Array, metrics: EpochMetrics) -> Best:
+    """Keeps the parameters of lowest validation error; the earlier of equals, never a diverged one.
+
+    The test error is carried along and takes no part in the choice.
+    """
+    new = Best(params, epoch, metrics.valid.error, metrics.test.error)
+    better = (new.valid_error < best.valid_error) & all_finite(params)
+    return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, best)
+
+
+def make_epoch(
+    algo: Algorithm,
+    optimizer: optax.GradientTransformation,
+    *,
+    batch_size: int,
+    num_classes: int,
+    max_pixel: float = 1.0,
+) -> Callable[[Run, Examples, Examples, Examples], tuple[Run, EpochMetrics]]:
+    """A whole epoch: training, validation and test error, selection.
+
+    Returns:
+      A pure function `(run, train, valid, test) -> (run, metrics)`.
+    """
+    train_epoch = make_train_epoch(
+        make_train_step(algo, optimizer), batch_size, num_classes, max_pixel
+    )
+
+    def epoch(run: Run, train: Examples, valid: Examples, test: Examples):
+        state, train_metrics = train_epoch(run.state, train)
+
+        def measured(examples):
+            return evaluate(algo, state.params, examples, num_classes, max_pixel)
+
+        metrics = EpochMetrics(train_metrics, measured(valid), measured(test))
+        best = select_best(run.best, state.params, run.epoch + 1, metrics)
+        return Run(state, run.epoch + 1, best), metrics
+
+    return epoch
