@@ -14,6 +14,7 @@ import numpy as np
 from runs import Epoch, Settings
 
 import lrajax
+from lrajax.training import Best
 
 
 def config(settings: Settings) -> dict[str, Any]:
@@ -37,16 +38,21 @@ def epoch_line(epoch: Epoch) -> dict[str, Any]:
         "test_error": metrics.test.error,
     }
     return {
-        "epoch": int(epoch.run.epoch[0]),
+        "epoch": epoch.number,
         **{name: _list(value, squeeze=True) for name, value in values.items()},
         "seconds": round(epoch.seconds, 4),
         "examples_per_second": round(epoch.examples_per_second),
     }
 
 
-def summary(settings: Settings, last: Epoch, train_error: np.ndarray) -> dict[str, Any]:
-    """Errors in % at each seed's epoch of lowest validation error, and their mean and spread."""
-    best = last.run.best
+def summary(settings: Settings, best: Best, train_error: np.ndarray) -> dict[str, Any]:
+    """Errors in % at each run's epoch of lowest validation error; over seeds, mean and spread.
+
+    Args:
+      settings: the settings.
+      best: the early-stopped selection of all runs, on the host.
+      train_error: of the selected parameters over the whole training set, [n_runs].
+    """
     errors = {
         "train_error": train_error,
         "valid_error": best.valid_error,
@@ -55,6 +61,8 @@ def summary(settings: Settings, last: Epoch, train_error: np.ndarray) -> dict[st
     statistics = {}
     for name, values in errors.items():
         statistics[name] = _list(values)
+        if settings.sweep:
+            continue  # a mean over different settings says nothing
         statistics[f"{name}_mean"] = _finite(np.mean(values))
         # The sample's standard deviation; a single seed has none.
         statistics[f"{name}_std"] = _finite(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -64,7 +72,8 @@ def summary(settings: Settings, last: Epoch, train_error: np.ndarray) -> dict[st
         "dataset": settings.dataset,
         "hidden_layers": settings.hidden_layers,
         "seeds": list(settings.seeds),
-        "best_epoch": np.asarray(best.epoch).tolist(),
+        "runs": settings.runs(),
+        "best_epoch": best.epoch.tolist(),
         **statistics,
     }
 

@@ -1,17 +1,18 @@
-"""One training run, shared by the experiment binaries: settings in, metrics out epoch by epoch.
+"""Training runs, shared by the experiment binaries: settings in, metrics out epoch by epoch.
 
-`Settings` says everything that determines the numbers. `epochs` compiles an epoch once, for all
-seeds together, and yields after each.
+`Settings` says everything that determines the numbers. An `Experiment` compiles one epoch of all
+its runs, seeds times swept values, into one program.
 """
 
 import dataclasses
 import inspect
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import devices
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import presets
@@ -24,7 +25,7 @@ from lrajax.data import Dataset
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What determines a run's numbers.
+    """What determines the numbers.
 
     Attributes:
       algo: a key of `lrajax.ALGORITHMS`.
@@ -38,6 +39,8 @@ class Settings:
       epochs: passes over the training set.
       seeds: one run each, trained together; seed s gives the same run in any company.
       hyperparameters: arguments of the rule's factory; initialisers as text (`gaussian:0.05`).
+      sweep: values of `lr` or of number-valued hyperparameters to combine with each other and with
+        the seeds; they stand in for the fields above.
       valid_size: examples held out for validation; None for the data set's default.
       split_seed: seed of the validation split.
     """
@@ -53,32 +56,48 @@ class Settings:
     epochs: int
     seeds: tuple[int, ...]
     hyperparameters: Mapping[str, Any]
+    sweep: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     valid_size: int | None = None
     split_seed: int = 0
 
     def __post_init__(self):
         """Raises ValueError, naming the flag and the remedy, for settings that cannot be run."""
         one_of("opt", self.opt, presets.OPTIMIZERS)
-        positive("lr", self.lr)
         for name in ("hidden_layers", "width", "batch_size", "epochs"):
             at_least(name, getattr(self, name), 1)
         for name in self.hyperparameters:
             check_owner(self.algo, name)
-        self.make_algorithm(n_inputs=1, num_classes=2)
+        for run in self.runs():
+            values = self.swept(run)
+            positive("lr", values.get("lr", self.lr))
+            self.make_algorithm(1, 2, values)
 
-    def make_algorithm(self, n_inputs: int, num_classes: int) -> lrajax.Algorithm:
-        """The rule on its network."""
+    def runs(self) -> list[dict[str, float]]:
+        """Seed and swept values of every run."""
+        names = ("seed", *self.sweep)
+        values = itertools.product(self.seeds, *self.sweep.values())
+        return [dict(zip(names, combination, strict=True)) for combination in values]
+
+    def swept(self, run: Mapping[str, float]) -> dict[str, float]:
+        """The swept values of a run, without its seed."""
+        return {name: run[name] for name in self.sweep}
+
+    def make_algorithm(
+        self, n_inputs: int, num_classes: int, values: Mapping[str, Any]
+    ) -> lrajax.Algorithm:
+        """The rule on its network, with swept values that may be traced."""
         sizes = (n_inputs, *[self.width] * self.hidden_layers, num_classes)
         network = lrajax.mlp(sizes, self.activation)
         arguments = {
             name: initializers.parse(value, name) if name.endswith("_init") else value
             for name, value in self.hyperparameters.items()
         }
+        arguments.update({name: value for name, value in values.items() if name != "lr"})
         return lrajax.ALGORITHMS[self.algo](network, **arguments)
 
-    def make_optimizer(self) -> optax.GradientTransformation:
-        """The optax optimiser."""
-        return presets.OPTIMIZERS[self.opt](self.lr)
+    def make_optimizer(self, values: Mapping[str, Any]) -> optax.GradientTransformation:
+        """The optax optimiser, with a swept learning rate that may be traced."""
+        return presets.OPTIMIZERS[self.opt](values.get("lr", self.lr))
 
 
 def defaults(algo: str) -> dict[str, Any]:
@@ -101,15 +120,17 @@ def check_owner(algo: str, name: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """Where a run stands after an epoch; arrays have a leading axis over the seeds.
+    """Where the runs stand after an epoch; arrays have a leading axis over the runs.
 
     Attributes:
-      run: the run.
+      number: of the epoch, from 1.
+      run: their state.
       metrics: training, validation and test metrics.
       seconds: time the epoch took, compilation included in the first.
-      examples_per_second: training examples of all seeds over that time.
+      examples_per_second: training examples of all runs over that time.
     """
 
+    number: int
     run: training.Run
     metrics: training.EpochMetrics
     seconds: float
@@ -117,10 +138,10 @@ class Epoch:
 
 
 class Experiment:
-    """A run made ready: data on the device, rule and optimiser built."""
+    """Runs made ready: data on the devices, rule and optimiser chosen."""
 
-    def __init__(self, settings: Settings, dataset: Dataset):
-        """Raises ValueError if the mini-batch is larger than the training set."""
+    def __init__(self, settings: Settings, dataset: Dataset, num_devices: int | None = None):
+        """Raises ValueError if the mini-batch fits neither the training set nor the devices."""
         size = len(dataset.train.y)
         if settings.batch_size > size:
             raise ValueError(
@@ -128,39 +149,74 @@ class Experiment:
                 f"choose at most {size} for {dataset.name}"
             )
         self.settings = settings
-        self.algo = settings.make_algorithm(dataset.train.x.shape[1], dataset.num_classes)
-        self.optimizer = settings.make_optimizer()
+        self.shape = (dataset.train.x.shape[1], dataset.num_classes)
         self.scale = {"num_classes": dataset.num_classes, "max_pixel": dataset.max_pixel}
-        self.train, self.valid, self.test = (
-            training.Examples(jnp.asarray(part.x), jnp.asarray(part.y))
-            for part in (dataset.train, dataset.valid, dataset.test)
+        runs = settings.runs()
+        self.placement = devices.place(num_devices, len(runs), settings.batch_size)
+        self.parts = jax.device_put(
+            (dataset.train, dataset.valid, dataset.test), self.placement.replicated
         )
+        self.seeds = np.array([run["seed"] for run in runs])
+        self.values = {
+            name: np.array([run[name] for run in runs], np.float32) for name in settings.sweep
+        }
+
+    def make(
+        self, values: Mapping[str, Any]
+    ) -> tuple[lrajax.Algorithm, optax.GradientTransformation]:
+        """Rule and optimiser of one run."""
+        algo = self.settings.make_algorithm(*self.shape, values)
+        return algo, self.settings.make_optimizer(values)
 
     def start(self) -> training.Run:
-        """The run before its first epoch, all seeds stacked."""
-        keys = jnp.stack([jax.random.key(seed) for seed in self.settings.seeds])
-        init = lambda key: training.init_run(self.algo, self.optimizer, key)  # noqa: E731
-        return jax.jit(jax.vmap(init))(keys)
+        """The runs before their first epoch."""
 
-    def epochs(self, run: training.Run | None = None) -> Iterator[Epoch]:
-        """Trains from `run` (default: the start) to the last epoch, yielding after each."""
+        def init(seed, values):
+            return training.init_run(*self.make(values), jax.random.key(seed))
+
+        over_runs = jax.vmap(init)
+        return jax.jit(over_runs, out_shardings=self.placement.runs)(self.seeds, self.values)
+
+    def epochs(self, run: training.Run | None = None, done: int = 0) -> Iterator[Epoch]:
+        """Trains from `run`, `done` epochs old (default: the start), yielding after each epoch."""
         run = self.start() if run is None else run
-        epoch = training.make_epoch(
-            self.algo, self.optimizer, batch_size=self.settings.batch_size, **self.scale
+        settings, placement = self.settings, self.placement
+
+        def epoch(run, values, parts):
+            algo, optimizer = self.make(values)
+            train_step = training.make_train_step(algo, optimizer)
+
+            def step(state, batch):
+                return train_step(state, placement.split(batch))
+
+            return training.make_epoch(algo, step, settings.batch_size, **self.scale)(run, *parts)
+
+        compiled = jax.jit(
+            jax.vmap(epoch, in_axes=(0, 0, None)),
+            donate_argnums=0,
+            out_shardings=(placement.runs, placement.replicated),
         )
-        compiled = jax.jit(jax.vmap(epoch, in_axes=(0, None, None, None)), donate_argnums=0)
-        batches = len(self.train.y) // self.settings.batch_size
-        examples = batches * self.settings.batch_size * len(self.settings.seeds)
-        for _ in range(int(run.epoch[0]), self.settings.epochs):
+        batches = len(self.parts[0].y) // settings.batch_size
+        examples = batches * settings.batch_size * len(self.seeds)
+        for number in range(done + 1, settings.epochs + 1):
             began = time.perf_counter()
-            run, metrics = compiled(run, self.train, self.valid, self.test)
+            run, metrics = compiled(run, self.values, self.parts)
             metrics = jax.tree.map(np.asarray, metrics)
             seconds = time.perf_counter() - began
-            yield Epoch(run, metrics, seconds, examples / seconds)
+            yield Epoch(number, run, metrics, seconds, examples / seconds)
 
     def train_error(self, params: lrajax.Params) -> np.ndarray:
-        """Error of stacked parameters over the whole training set in %, [n_seeds]."""
-        evaluate = jax.vmap(
-            lambda params: training.evaluate(self.algo, params, self.train, **self.scale)
-        )
-        return np.asarray(jax.jit(evaluate)(params).error)
+        """Error of every run's parameters over the whole training set in %, [n_runs]."""
+
+        def evaluate(params, values, examples):
+            algo, _ = self.make(values)
+            return training.evaluate(algo, params, examples, **self.scale).error
+
+        over_runs = jax.vmap(evaluate, in_axes=(0, 0, None))
+        compiled = jax.jit(over_runs, out_shardings=self.placement.replicated)
+        return np.asarray(compiled(params, self.values, self.parts[0]))
+
+    def on_host(self, tree: Any) -> Any:
+        """A tree of arrays as NumPy's, gathered from all devices and processes."""
+        gather = jax.jit(lambda tree: tree, out_shardings=self.placement.replicated)
+        return jax.tree.map(np.asarray, gather(tree))

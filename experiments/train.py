@@ -11,6 +11,8 @@ config.json, metrics.jsonl, summary.json and the best parameters.
 import sys
 from typing import NoReturn
 
+import devices
+import jax
 import presets
 import records
 import runs
@@ -25,7 +27,7 @@ ALGO = flags.DEFINE_string("algo", "lra_e", f"learning rule: {', '.join(lrajax.A
 OPT = flags.DEFINE_string(
     "opt", None, f"{', '.join(presets.OPTIMIZERS)}; default: the paper's for the rule"
 )
-LR = flags.DEFINE_float("lr", None, "learning rate; default: the paper's for the optimiser")
+LR = flags.DEFINE_list("lr", None, "learning rate; default: the paper's for the optimiser")
 DATASET = flags.DEFINE_string(
     "dataset", "digits", "digits (embedded), mnist, fashion_mnist or a prepared TFDS set"
 )
@@ -41,41 +43,70 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 50, "examples in a mini-batch")
 EPOCHS = flags.DEFINE_integer("epochs", 100, "passes over the training set")
 SEED = flags.DEFINE_integer("seed", 0, "seed of the first run")
 NUM_SEEDS = flags.DEFINE_integer("num_seeds", 1, "runs trained together, seeds --seed and up")
+NUM_DEVICES = flags.DEFINE_integer(
+    "num_devices", None, "devices to split the runs or the mini-batches over; default: all"
+)
+PRECISION = flags.DEFINE_enum(
+    "precision", "float32", ["float32", "bfloat16"], "of matrix products on accelerators"
+)
+COORDINATOR = flags.DEFINE_string("coordinator", None, "several processes: HOST:PORT of process 0")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "several processes: how many")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "several processes: this one, from 0")
+TIMEOUT = flags.DEFINE_integer("timeout", 60, "several processes: seconds to wait for the others")
 OUT_DIR = flags.DEFINE_string("out_dir", None, "folder for the run's files; default: none kept")
 
-# The rules' own settings: named as the factories' arguments, None leaves the rule's default.
-HYPERPARAMETERS = [
-    flags.DEFINE_float("beta", None, "lra_e: modulation of the displacement; equil_prop: nudge"),
-    flags.DEFINE_float("gamma", None, "lra_e: rate of the error weights over the forward weights"),
+# The rules' own settings: named as the factories' arguments, None leaves the rule's default. Those
+# read as numbers take several, with commas, and train every combination with every seed at once.
+NUMBERS = [
+    LR,
+    flags.DEFINE_list("beta", None, "lra_e: modulation of the displacement; equil_prop: nudge"),
+    flags.DEFINE_list("gamma", None, "lra_e: rate of the error weights over the forward weights"),
+    flags.DEFINE_list("noise", None, "dtp: standard deviation of the injected noise"),
+    flags.DEFINE_list("alpha", None, "dtp_sigma: standard deviation of the topmost noise"),
+    flags.DEFINE_list("target_rate", None, "dtp, dtp_sigma: step to the topmost hidden target"),
+    flags.DEFINE_list("step_size", None, "equil_prop: Euler step of the relaxation"),
+]
+RATES = flags.DEFINE_list("rates", None, "equil_prop: factor on each layer's update, with commas")
+OTHERS = [
     flags.DEFINE_string("local_loss", None, "lra_e: gaussian or cauchy"),
     flags.DEFINE_bool("derivative", None, "lra_e: updates with (V1) or without (V2) derivatives"),
-    flags.DEFINE_float("noise", None, "dtp: standard deviation of the injected noise"),
-    flags.DEFINE_float("alpha", None, "dtp_sigma: standard deviation of the topmost noise"),
-    flags.DEFINE_float("target_rate", None, "dtp, dtp_sigma: step to the topmost hidden target"),
     flags.DEFINE_string("nudge", None, "equil_prop: random, centred or positive"),
     flags.DEFINE_integer("free_steps", None, "equil_prop: relaxation steps of the free phase"),
     flags.DEFINE_integer("nudged_steps", None, "equil_prop: relaxation steps of a nudged phase"),
-    flags.DEFINE_float("step_size", None, "equil_prop: Euler step of the relaxation"),
     flags.DEFINE_float("tolerance", None, "equil_prop: largest move at which a phase has settled"),
-    flags.DEFINE_multi_float(
-        "rates", None, "equil_prop: factor on a layer's update; repeat it, first layer first"
-    ),
     flags.DEFINE_string("reduction", None, "sum or mean of the updates over the mini-batch"),
     flags.DEFINE_string("w_init", None, "glorot, orthogonal[:GAIN] or gaussian:STD"),
     flags.DEFINE_string("e_init", None, "the same for feedback weights, where the rule has any"),
 ]
 
 
+def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
+    """The numbers of a flag, or ValueError."""
+    try:
+        return tuple(map(float, flag.value))
+    except ValueError:
+        text = ",".join(flag.value)
+        raise ValueError(f"{flag.name}={text}: write a number, or several with commas") from None
+
+
 def settings_from_flags() -> runs.Settings:
     """Reads the flags; raises ValueError for what cannot be run."""
-    given = {flag.name: flag.value for flag in HYPERPARAMETERS if flag.value is not None}
     one_of("algo", ALGO.value, lrajax.ALGORITHMS)
     at_least("num_seeds", NUM_SEEDS.value, 1)
+    given = {flag.name: numbers(flag) for flag in NUMBERS if flag.value}
+    sweep = {name: values for name, values in given.items() if len(values) > 1}
+    hyperparameters = {
+        **runs.defaults(ALGO.value),
+        **presets.HYPERPARAMETERS.get(ALGO.value, {}),
+        **{name: values[0] for name, values in given.items() if name != "lr"},
+        **{flag.name: flag.value for flag in OTHERS if flag.value is not None},
+        **({"rates": numbers(RATES)} if RATES.value else {}),
+    }
     opt = OPT.value or presets.optimizer_name(ALGO.value)
     return runs.Settings(
         algo=ALGO.value,
         opt=opt,
-        lr=presets.LEARNING_RATES.get(opt) if LR.value is None else LR.value,
+        lr=given["lr"][0] if "lr" in given else presets.LEARNING_RATES.get(opt),
         dataset=DATASET.value,
         hidden_layers=HIDDEN_LAYERS.value,
         width=WIDTH.value,
@@ -83,11 +114,8 @@ def settings_from_flags() -> runs.Settings:
         batch_size=BATCH_SIZE.value,
         epochs=EPOCHS.value,
         seeds=tuple(range(SEED.value, SEED.value + NUM_SEEDS.value)),
-        hyperparameters={
-            **runs.defaults(ALGO.value),
-            **presets.HYPERPARAMETERS.get(ALGO.value, {}),
-            **given,
-        },
+        hyperparameters=hyperparameters,
+        sweep=sweep,
         valid_size=VALID_SIZE.value,
         split_seed=SPLIT_SEED.value,
     )
@@ -100,6 +128,7 @@ def train(experiment: runs.Experiment, folder: records.RunFolder | None) -> runs
         total=experiment.settings.epochs,
         unit="epoch",
         mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file needs fewer lines
+        disable=jax.process_index() > 0,
     )
     for epoch in bar:
         if folder:
@@ -114,21 +143,25 @@ def train(experiment: runs.Experiment, folder: records.RunFolder | None) -> runs
 
 
 def table(result: dict) -> str:
-    """The summary as a short table."""
-    names = ("train_error", "valid_error", "test_error")
-    lines = [f"{'seed':>6}  {'epoch':>5}  {'train %':>7}  {'valid %':>7}  {'test %':>7}"]
-    for i, seed in enumerate(result["seeds"]):
-        cells = "  ".join(_cell(result[name][i]) for name in names)
-        lines.append(f"{seed:>6}  {result['best_epoch'][i]:>5}  {cells}")
-    if len(result["seeds"]) > 1:
+    """The summary as a short table, a line for each run."""
+    errors = ("train_error", "valid_error", "test_error")
+    names = list(result["runs"][0])
+    lines = [[*names, "epoch", "train %", "valid %", "test %"]]
+    for i, run in enumerate(result["runs"]):
+        numbers = [_cell(result[name][i]) for name in errors]
+        lines.append(
+            [*[f"{run[name]:g}" for name in names], str(result["best_epoch"][i]), *numbers]
+        )
+    if len(names) == 1 and len(result["runs"]) > 1:
         for statistic in ("mean", "std"):
-            cells = "  ".join(_cell(result[f"{name}_{statistic}"]) for name in names)
-            lines.append(f"{statistic:>6}  {'':>5}  {cells}")
-    return "\n".join(lines)
+            lines.append(
+                [statistic, "", *[_cell(result[f"{name}_{statistic}"]) for name in errors]]
+            )
+    return "\n".join("".join(f"{cell:>9}" for cell in line) for line in lines)
 
 
 def _cell(value: float | None) -> str:
-    return f"{'-' if value is None else format(value, '.2f'):>7}"
+    return "-" if value is None else f"{value:.2f}"
 
 
 def main(argv: list[str]) -> None:
@@ -137,21 +170,29 @@ def main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise ValueError(f"{argv[1]!r} is not a flag: write --name=value")
         settings = settings_from_flags()
-        folder = records.RunFolder(OUT_DIR.value, settings) if OUT_DIR.value else None
+        jax.config.update("jax_default_matmul_precision", PRECISION.value)
+        devices.join_processes(
+            COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value
+        )
+        writes = OUT_DIR.value and jax.process_index() == 0
+        folder = records.RunFolder(OUT_DIR.value, settings) if writes else None
         dataset = data.load(
             settings.dataset,
             DATA_DIR.value,
             valid_size=settings.valid_size,
             split_seed=settings.split_seed,
         )
-        experiment = runs.Experiment(settings, dataset)
+        experiment = runs.Experiment(settings, dataset, NUM_DEVICES.value)
         if folder:
             folder.create()
     except ValueError as error:
         fail(error)
     last = train(experiment, folder)
-    best = last.run.best
-    result = records.summary(settings, last, experiment.train_error(best.params))
+    train_error = experiment.train_error(last.run.best.params)
+    best = experiment.on_host(last.run.best)
+    if jax.process_index() > 0:
+        return
+    result = records.summary(settings, best, train_error)
     if folder:
         folder.write_result(result, best.params)
     print(f"{settings.algo}, {settings.opt}, {settings.dataset}: error at lowest validation error")

@@ -13,18 +13,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from lrajax.base import Algorithm, Batch, Params, PyTree
-
-
-class Examples(NamedTuple):
-    """A set of labelled examples on the device.
-
-    Attributes:
-      x: [N, n_features], any number type (uint8 pixels, say).
-      y: int [N], class indices.
-    """
-
-    x: Array
-    y: Array
+from lrajax.data import Examples
 
 
 class TrainState(NamedTuple):
@@ -219,20 +208,24 @@ def select_best(best: Best, params: Params, epoch: Array, metrics: EpochMetrics)
 
 def make_epoch(
     algo: Algorithm,
-    optimizer: optax.GradientTransformation,
-    *,
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
     batch_size: int,
     num_classes: int,
     max_pixel: float = 1.0,
 ) -> Callable[[Run, Examples, Examples, Examples], tuple[Run, EpochMetrics]]:
     """A whole epoch: training, validation and test error, selection.
 
+    Args:
+      algo: the rule, which predicts.
+      step: the training step, from `make_train_step` or one's own around it.
+      batch_size: examples in a mini-batch.
+      num_classes: classes that the labels are one-hot over.
+      max_pixel: what pixels are divided by.
+
     Returns:
       A pure function `(run, train, valid, test) -> (run, metrics)`.
     """
-    train_epoch = make_train_epoch(
-        make_train_step(algo, optimizer), batch_size, num_classes, max_pixel
-    )
+    train_epoch = make_train_epoch(step, batch_size, num_classes, max_pixel)
 
     def epoch(run: Run, train: Examples, valid: Examples, test: Examples):
         state, train_metrics = train_epoch(run.state, train)
