@@ -27,7 +27,7 @@ import urllib.request
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -406,7 +406,7 @@ def _idx_builder() -> Any:
         """MNIST and Fashion-MNIST in their official order."""
 
         VERSION = tfds.core.Version("1.0.0")
-        BUILDER_CONFIGS = [
+        BUILDER_CONFIGS: ClassVar = [
             tfds.core.BuilderConfig(name=name, description=f"{name} from {source.url}")
             for name, source in _IDX_SETS.items()
         ]
