@@ -14,6 +14,7 @@ from lrajax.algorithms import (
 from lrajax.base import Algorithm, Batch, Calculations, Layer, Loss, Network, Params
 from lrajax.layers import dense
 from lrajax.network import mlp
+from lrajax.transforms import normalize_updates
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ __all__ = [
     "losses",
     "lra_e",
     "mlp",
+    "normalize_updates",
     "rfa",
     "training",
 ]
