@@ -93,16 +93,17 @@ def settings_from_flags() -> runs.Settings:
     """Reads the flags; raises ValueError for what cannot be run."""
     one_of("algo", ALGO.value, lrajax.ALGORITHMS)
     at_least("num_seeds", NUM_SEEDS.value, 1)
+    preset = presets.preset(ALGO.value, HIDDEN_LAYERS.value)
     given = {flag.name: numbers(flag) for flag in NUMBERS if flag.value}
     sweep = {name: values for name, values in given.items() if len(values) > 1}
     hyperparameters = {
         **runs.defaults(ALGO.value),
-        **presets.HYPERPARAMETERS.get(ALGO.value, {}),
+        **preset.hyperparameters,
         **{name: values[0] for name, values in given.items() if name != "lr"},
         **{flag.name: flag.value for flag in OTHERS if flag.value is not None},
         **({"rates": numbers(RATES)} if RATES.value else {}),
     }
-    opt = OPT.value or presets.optimizer_name(ALGO.value)
+    opt = OPT.value or preset.opt
     return runs.Settings(
         algo=ALGO.value,
         opt=opt,
