@@ -1,6 +1,6 @@
 """Learning rules that train layered networks without back-propagation's global feedback path."""
 
-from lrajax import diagnostics, initializers, layers, losses, training
+from lrajax import checkpoint, diagnostics, initializers, layers, losses, training
 from lrajax.algorithms import (
     ALGORITHMS,
     backprop,
@@ -28,6 +28,7 @@ __all__ = [
     "Network",
     "Params",
     "backprop",
+    "checkpoint",
     "dense",
     "dfa",
     "diagnostics",

@@ -52,11 +52,13 @@ class Run(NamedTuple):
       state: the training state.
       epoch: epochs done, int32 [].
       best: the early-stopped selection.
+      diverged_at: the first epoch that left a non-finite loss or parameter, int32 []; 0 for none.
     """
 
     state: TrainState
     epoch: Array
     best: Best
+    diverged_at: Array
 
 
 class Metrics(NamedTuple):
@@ -95,7 +97,7 @@ def init_run(algo: Algorithm, optimizer: optax.GradientTransformation, key: PRNG
     params = jax.tree.map(jnp.copy, state.params)
     errors = jnp.full(2, jnp.inf, jnp.result_type(float))
     best = Best(params, jnp.array(0), valid_error=errors[0], test_error=errors[1])
-    return Run(state, jnp.array(0), best)
+    return Run(state, jnp.array(0), best, diverged_at=jnp.array(0))
 
 
 def measure(algo: Algorithm, y: Array, prediction: Array) -> Metrics:
@@ -202,7 +204,7 @@ def select_best(best: Best, params: Params, epoch: Array, metrics: EpochMetrics)
     The test error is carried along and takes no part in the choice.
     """
     new = Best(params, epoch, metrics.valid.error, metrics.test.error)
-    better = (new.valid_error < best.valid_error) & all_finite(params)
+    better = (new.valid_error < best.valid_error) & all_finite((params, metrics))
     return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, best)
 
 
@@ -234,7 +236,9 @@ def make_epoch(
             return evaluate(algo, state.params, examples, num_classes, max_pixel)
 
         metrics = EpochMetrics(train_metrics, measured(valid), measured(test))
-        best = select_best(run.best, state.params, run.epoch + 1, metrics)
-        return Run(state, run.epoch + 1, best), metrics
+        number = run.epoch + 1
+        best = select_best(run.best, state.params, number, metrics)
+        diverges = (run.diverged_at == 0) & ~all_finite((state.params, metrics))
+        return Run(state, number, best, jnp.where(diverges, number, run.diverged_at)), metrics
 
     return epoch
