@@ -12,6 +12,7 @@ import sys
 from typing import NoReturn
 
 import devices
+import helptext
 import jax
 import presets
 import records
@@ -210,7 +211,10 @@ def fail(error: Exception) -> NoReturn:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Absl's parser, with its errors on one line."""
+    """Absl's parser, with a short help and its errors on one line."""
+    if text := helptext.answer(argv):
+        print(text)
+        sys.exit()
     logging.set_verbosity(logging.ERROR)  # JAX's search for devices is no news
     try:
         return flags.FLAGS(argv)

@@ -1,0 +1,41 @@
+"""What `train.py --help` and `--list` print."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import lrajax
+from lrajax import data
+
+TRAIN = pathlib.Path(__file__).parents[1] / "experiments" / "train.py"
+
+
+def printed(*words):
+    done = subprocess.run(
+        [sys.executable, TRAIN, *words], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_begins_with_examples_and_fits_two_screens(word):
+    lines = printed(word).splitlines()
+    assert any("python experiments/train.py" in line for line in lines[:4])
+    assert len(lines) < 70
+    assert max(map(len, lines)) <= 100
+
+
+def test_help_shows_every_flag_once():
+    text = printed("--epochs=2", "--help")
+    flags = [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
+    source = TRAIN.read_text()
+    assert sorted(flags) == sorted(set(flags))
+    assert len(flags) == source.count("flags.DEFINE_")
+
+
+def test_list_shows_rules_optimisers_and_data_sets():
+    names = {line.split()[0] for line in printed("--list").splitlines() if line.startswith("  ")}
+    assert names >= {*lrajax.ALGORITHMS, "sgd", "adam", "rmsprop", *data.NAMES}
