@@ -303,7 +303,7 @@ def _md5(array: np.ndarray) -> str:
     """MD5 of the uncompressed IDX file that holds `array`, whatever it was read from."""
     header = struct.pack(f">HBB{array.ndim}I", 0, _UINT8, array.ndim, *array.shape)
     digest = hashlib.md5(header, usedforsecurity=False)
-    digest.update(np.ascontiguousarray(array))
+    digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -364,9 +364,9 @@ def _from_tfds(name: str) -> _Source:
             builder.download_and_prepare(download_config=config)
     remedy = f"delete {builder.data_dir} or pass --data_dir=FOLDER with the IDX files"
     train, test = (_read_split(builder, split, remedy) for split in ("train", "test"))
-    arrays = [array.astype(np.uint8) for array in (*train, *test)]  # labels come as int64
-    arrays = dict(zip(_IDX_SETS[name].md5, arrays, strict=True))
-    return _verified(name, arrays, str(builder.data_dir))
+    arrays = (array.astype(np.uint8) for array in (*train, *test))  # labels come as int64
+    by_file = dict(zip(_IDX_SETS[name].md5, arrays, strict=True))
+    return _verified(name, by_file, str(builder.data_dir))
 
 
 def _require_network(name: str) -> None:
@@ -402,7 +402,8 @@ def _idx_builder() -> Any:
     """
     import tensorflow_datasets as tfds
 
-    class LrajaxIdx(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    # TFDS is not typed, so the type checker does not know the base's arguments.
+    class LrajaxIdx(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
         """MNIST and Fashion-MNIST in their official order."""
 
         VERSION = tfds.core.Version("1.0.0")

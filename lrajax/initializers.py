@@ -5,6 +5,7 @@ Thin names over `jax.nn.initializers`, any of which can be used instead.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 from jaxtyping import Array, PRNGKeyArray
@@ -57,7 +58,11 @@ GLOROT = glorot()
 LRA_W = gaussian(0.05)
 LRA_E = gaussian(math.sqrt(0.05))
 
-INITIALIZERS = {"gaussian": gaussian, "glorot": glorot, "orthogonal": orthogonal}
+INITIALIZERS: dict[str, Callable[..., Scheme]] = {
+    "gaussian": gaussian,
+    "glorot": glorot,
+    "orthogonal": orthogonal,
+}
 
 
 def parse(text: str, name: str = "initializer") -> Scheme:
