@@ -1,0 +1,108 @@
+"""The paper's figures from recorded results. Seeds are drawn as mean and range."""
+
+import pathlib
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+matplotlib.use("Agg")
+
+# Okabe and Ito's palette, told apart with any kind of colour blindness.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
+LABELS = {"lra_e": "LRA-E", "dfa": "DFA", "dtp_sigma": "DTP-σ", "dtp": "DTP",
+          "equil_prop": "Equil-Prop"}  # fmt: skip
+TITLES = {
+    "figure1": "angles to backprop, and discrepancy under LRA-E (Fashion-MNIST, 3 layers)",
+    "figure2": "t-SNE of the topmost hidden layer, 5 layers, 2,000 test images of Fashion-MNIST",
+    "figure3": "validation accuracy of DTP and DTP-σ from three initialisations (MNIST)",
+}
+
+
+def band(axes, curve: Any, label: str, colour: str, style: str = "-") -> None:
+    """Draws a curve [epochs] or [epochs, seeds] as mean with the seeds' range."""
+    values = np.asarray(curve, float)
+    values = values.reshape(len(values), -1)
+    epochs = np.arange(1, len(values) + 1)
+    axes.plot(epochs, values.mean(axis=1), style, color=colour, label=label)
+    axes.fill_between(epochs, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.2, lw=0)
+
+
+def figure1(records: dict[str, dict]) -> Figure:
+    """(a) angles of three rules; (b) LRA-E's discrepancy and output loss."""
+    canvas, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for colour, (name, record) in zip(COLOURS, records.items(), strict=False):
+        band(left, record["curves"]["angle"], LABELS[name], colour)
+    left.axhline(90, color="grey", lw=0.8, ls=":")
+    left.set(xlabel="epoch", ylabel="angle to backprop's update (degrees)", ylim=(0, 95))
+    left.legend()
+    if "lra_e" in records:
+        curves = records["lra_e"]["curves"]
+        band(right, curves["discrepancy"], "total discrepancy V_DD", COLOURS[1])
+        band(right, curves["output_loss"], "output loss V_L", COLOURS[0], "--")
+        right.set(xlabel="epoch", ylabel="validation loss (nats)")
+        right.legend()
+    return canvas
+
+
+def figure2(records: dict[str, dict]) -> Figure:
+    """One picture a rule, with the accuracy of its nearest neighbours."""
+    canvas, axes = plt.subplots(2, 2, figsize=(9, 9), layout="constrained")
+    for frame, (name, record) in zip(axes.flat, records.items(), strict=False):
+        points, labels = np.array(record["final"]["tsne"]), np.array(record["final"]["labels"])
+        frame.scatter(*points.T, c=labels, cmap="tab10", s=5, linewidths=0)
+        frame.set(xticks=[], yticks=[])
+        frame.set_title(f"{LABELS[name]}: 10-NN accuracy {record['final']['knn_accuracy']:.1f} %")
+    return canvas
+
+
+def figure3(records: dict[str, dict]) -> Figure:
+    """Accuracy over epochs, a frame a depth; dashed is DTP, solid DTP-σ."""
+    canvas, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
+    schemes = sorted({name.split("-")[2] for name in records})
+    for name, record in records.items():
+        algo, depth, scheme = name.split("-")
+        accuracy = 100 - np.array(record["curves"]["valid_error"], float)
+        style = "-" if algo == "dtp_sigma" else "--"
+        colour = COLOURS[schemes.index(scheme)]
+        band(axes[int(depth) == 8], accuracy, f"{LABELS[algo]}, {scheme}", colour, style)
+    for frame, depth in zip(axes, (5, 8), strict=True):
+        frame.set(title=f"{depth} hidden layers", xlabel="epoch")
+        frame.legend(fontsize=8)
+    axes[0].set_ylabel("validation accuracy (%)")
+    return canvas
+
+
+FIGURES = {"figure1": figure1, "figure2": figure2, "figure3": figure3}
+
+
+def numbers(name: str, results: dict[str, dict[str, dict]]) -> str:
+    """What a picture shows, as a line of numbers for each of its cells."""
+    lines = []
+    for cell, record in results[name].items():
+        curves = record["curves"]
+        if name == "figure1":
+            angle = np.asarray(curves["angle"]).reshape(len(curves["angle"]), -1).mean(axis=1)
+            text = f"angle to backprop {angle[0]:.1f}° after epoch 1, {angle[-1]:.1f}° at the end"
+        elif name == "figure2":
+            final = record["final"]
+            text = (
+                f"10-nearest-neighbour accuracy {final['knn_accuracy']:.2f} %, "
+                f"silhouette {final['silhouette']:.3f}"
+            )
+        else:
+            best = 100 - np.asarray(record["summary"]["valid_error"])
+            text = f"best validation accuracy {best.mean():.2f} %"
+        count = len(record["summary"]["seeds"])
+        lines.append(f"- {cell}: {text} ({count} seed{'s' * (count > 1)})")
+    return "\n".join(lines) + "\n"
+
+
+def save(canvas: Figure, path: pathlib.Path) -> None:
+    """Writes PNG and SVG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(path.with_suffix(".png"), dpi=150)
+    canvas.savefig(path.with_suffix(".svg"))
+    plt.close(canvas)

@@ -1,0 +1,85 @@
+"""What the figures show beside the errors: measured after an epoch, or at the end.
+
+A probe looks at parameters on the validation set; it takes no part in training or selection.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import runs
+
+import lrajax
+from lrajax import diagnostics, training
+
+BATCHES = 40  # mini-batches of 50 validation examples that an epoch's angles are averaged over
+
+
+def make(target: str, experiment: runs.Experiment) -> Callable[[lrajax.Params], dict[str, Any]]:
+    """What a target measures after every epoch, from all runs' parameters."""
+    if target != "figure1":
+        return lambda params: {}
+    settings, (_, valid, _) = experiment.settings, experiment.parts
+    algo, _ = experiment.make({})
+    network = settings.make_network(*experiment.shape)
+    backprop = lrajax.backprop(network, reduction="sum")
+    size = min(settings.batch_size, len(valid.y))
+    rows = jnp.arange(min(BATCHES, len(valid.y) // size) * size).reshape(-1, size)
+
+    def of_batch(params, rows):
+        batch = training.to_batch(valid, rows, **experiment.scale)
+        lambda_ = algo.compute_targets(params, batch, key=jax.random.key(0))
+        updates = algo.calc_updates(params, lambda_)
+        reference = backprop.calc_updates(params, backprop.compute_targets(params, batch))
+        return {
+            "angle": diagnostics.update_angle(updates, reference),
+            "layer_angles": diagnostics.layer_angles(updates, reference),
+            "output_loss": algo.loss(batch.y, lambda_.z[-1]).mean(),
+            "discrepancy": diagnostics.total_discrepancy(network, lambda_).mean(),
+        }
+
+    def probe(params):
+        values = jax.lax.map(lambda rows: of_batch(params, rows), rows)
+        return jax.tree.map(lambda v: v.mean(axis=0), values)
+
+    over_runs = jax.jit(jax.vmap(probe))
+    return lambda params: jax.tree.map(_rounded, over_runs(params))
+
+
+def final(target: str, experiment: runs.Experiment, params: lrajax.Params) -> dict[str, Any]:
+    """What a target measures at the end, from the selected parameters of the first run."""
+    if target != "figure2":
+        return {}
+    from sklearn.manifold import TSNE  # lazy: importing it takes seconds
+    from sklearn.metrics import silhouette_score
+    from sklearn.neighbors import KNeighborsClassifier
+
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    algo, _ = experiment.make({})
+
+    @jax.jit
+    def top_hidden(batch):
+        return algo.compute_targets(first, batch, key=jax.random.key(0)).z[-2]
+
+    def represent(examples, size):
+        rows = jnp.arange(min(size, len(examples.y)))
+        batch = training.to_batch(examples, rows, **experiment.scale)
+        return np.asarray(top_hidden(batch)), np.asarray(examples.y)[: len(rows)]
+
+    train, _, test = experiment.parts
+    known, known_labels = represent(train, 10_000)
+    seen, labels = represent(test, 2_000)
+    neighbours = KNeighborsClassifier(n_neighbors=10).fit(known, known_labels)
+    picture = TSNE(random_state=0, init="pca").fit_transform(seen)
+    return {
+        "knn_accuracy": round(100 * neighbours.score(seen, labels), 3),
+        "silhouette": round(float(silhouette_score(seen, labels)), 4),
+        "tsne": np.round(picture, 2).tolist(),
+        "labels": labels.tolist(),
+    }
+
+
+def _rounded(values: jax.Array) -> list:
+    return np.round(np.asarray(values, np.float64), 4).tolist()

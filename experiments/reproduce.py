@@ -1,0 +1,123 @@
+r"""Reproduces the paper's tables and figures, a cell at a time.
+
+    python experiments/reproduce.py --target=all --data_dir=FOLDER
+    python experiments/reproduce.py --target=table1 --seeds=5 --data_dir=FOLDER
+    python experiments/reproduce.py --quick                          two epochs on the digits
+
+Each cell's result is written to results/TARGET/CELL.json as soon as it is there. Cells that are
+there already are skipped, so the command can be interrupted and given again.
+`python experiments/results.py` turns results/ into RESULTS.md and the figures.
+"""
+
+import functools
+import pathlib
+import sys
+import time
+
+import cells
+import jax
+import probes
+import records
+import runs
+from absl import app, flags, logging
+from tqdm import tqdm
+
+from lrajax import data
+from lrajax._checks import at_least, one_of
+
+TARGET = flags.DEFINE_list("target", ["all"], f"{', '.join(cells.TARGETS)}, with commas, or all")
+CELLS = flags.DEFINE_string("cells", "", "only the cells whose name contains this, lra_e-8 say")
+SEEDS = flags.DEFINE_integer("seeds", 5, "seeds of every cell")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "folder with mnist/ and fashion_mnist/")
+OUT_DIR = flags.DEFINE_string(
+    "out_dir", None, "folder for the results; default: results, or results-quick"
+)
+QUICK = flags.DEFINE_bool("quick", False, "two epochs of narrow networks on the digits")
+
+
+def chosen_cells() -> list[cells.Cell]:
+    """The cells that the flags ask for."""
+    at_least("seeds", SEEDS.value, 1)
+    for target in TARGET.value:
+        one_of("target", target, ["all", *cells.TARGETS])
+    seeds = tuple(range(SEEDS.value))
+    quick = cells.Scale(seeds[:2], epochs=2, depths=(3,), width=16, dataset="digits")
+    scale = quick if QUICK.value else cells.Scale(seeds)
+    names = cells.TARGETS if "all" in TARGET.value else TARGET.value
+    every = [cell for name in names for cell in cells.TARGETS[name](scale)]
+    chosen = [cell for cell in every if CELLS.value in cell.name]
+    if not chosen:
+        raise ValueError(f"cells={CELLS.value} matches none of {[cell.name for cell in every]}")
+    return chosen
+
+
+def out_dir() -> pathlib.Path:
+    """The folder for the results; quick ones never mix with the real."""
+    return pathlib.Path(OUT_DIR.value or ("results-quick" if QUICK.value else "results"))
+
+
+def path_of(cell: cells.Cell) -> pathlib.Path:
+    """Where a cell's result is kept."""
+    return out_dir() / cell.target / f"{cell.name}.json"
+
+
+@functools.cache
+def load(name: str) -> data.Dataset:
+    """A data set, read once."""
+    return data.load(name, DATA_DIR.value)
+
+
+def run_cell(cell: cells.Cell) -> dict:
+    """Trains a cell's runs and measures what its target shows."""
+    experiment = runs.Experiment(cell.settings, load(cell.settings.dataset), num_devices=1)
+    probe = probes.make(cell.target, experiment)
+    began = time.perf_counter()
+    lines, probed = [], []
+    bar = tqdm(experiment.epochs(), total=cell.settings.epochs, desc=cell.name, leave=False)
+    for epoch in bar:
+        lines.append(records.epoch_line(epoch))
+        probed.append(probe(epoch.run.state.params))
+        last = epoch
+    seconds = time.perf_counter() - began
+    best = experiment.on_host(last.run.best)
+    names = ("train_loss", "train_error", "valid_error", "test_error")
+    curves = {name: [line[name] for line in lines] for name in names}
+    probed = {name: [values[name] for values in probed] for name in probed[0]}
+    return {
+        "target": cell.target,
+        "cell": cell.name,
+        **records.config(cell.settings),
+        "summary": records.summary(
+            cell.settings, best, experiment.train_error(best.params), last.diverged_at
+        ),
+        "curves": {**curves, **probed},
+        "final": probes.final(cell.target, experiment, best.params),
+        "seconds": round(seconds, 1),
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Runs the cells that are missing."""
+    del argv
+    try:
+        chosen = chosen_cells()
+        missing = [cell for cell in chosen if not path_of(cell).exists()]
+        for name in sorted({cell.settings.dataset for cell in missing}):
+            load(name)
+    except ValueError as error:
+        sys.exit(f"reproduce.py: {error}")
+    if not missing:
+        print(f"all {len(chosen)} cells are there already: {out_dir()}")
+        return
+    bar = tqdm(missing, unit="cell")
+    for cell in bar:
+        bar.set_description(f"{cell.target}/{cell.name}")
+        path_of(cell).parent.mkdir(parents=True, exist_ok=True)
+        records.write_json(path_of(cell), run_cell(cell))
+        jax.clear_caches()  # no two cells share a program; a long sweep would keep them all
+    print(f"{len(missing)} cells written to {out_dir()}")
+
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.ERROR)
+    app.run(main)
