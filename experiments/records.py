@@ -1,19 +1,19 @@
-"""The files of a run: config.json, metrics.jsonl, summary.json, best_params.npz."""
+"""What is recorded of runs: settings and versions, a line an epoch, the summary and its table."""
 
 import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import pathlib
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from runs import Epoch, Settings
 
-import lrajax
+from lrajax import checkpoint
 from lrajax.training import Best
 
 
@@ -45,21 +45,49 @@ def epoch_line(epoch: Epoch) -> dict[str, Any]:
     }
 
 
-def summary(settings: Settings, best: Best, train_error: np.ndarray) -> dict[str, Any]:
+def progress(epoch: Epoch) -> str:
+    """What the progress bar says: means over the runs that have not diverged."""
+    alive = epoch.diverged_at == 0
+    if not alive.any():
+        return "diverged"
+    return (
+        f"loss {epoch.metrics.train.loss[alive].mean():.4f}, "
+        f"valid {epoch.metrics.valid.error[alive].mean():.2f} %, "
+        f"{epoch.examples_per_second:,.0f} examples/s"
+    )
+
+
+def divergences(settings: Settings, epoch: Epoch) -> Iterator[str]:
+    """A line for each run that diverged in this epoch."""
+    for i, run in enumerate(settings.runs()):
+        if epoch.diverged_at[i] == epoch.number:
+            name = ", ".join(f"{key} {value:g}" for key, value in run.items())
+            where = f", first in {epoch.culprits[i]}" if epoch.culprits[i] else ""
+            yield f"{name} diverged in epoch {epoch.number}: a number is not finite{where}"
+
+
+def summary(
+    settings: Settings, best: Best, train_error: np.ndarray, diverged_at: np.ndarray
+) -> dict[str, Any]:
     """Errors in % at each run's epoch of lowest validation error; over seeds, mean and spread.
+
+    A run that diverged in its first epoch has no such epoch: all of its entries are None.
 
     Args:
       settings: the settings.
       best: the early-stopped selection of all runs, on the host.
       train_error: of the selected parameters over the whole training set, [n_runs].
+      diverged_at: the first epoch that left a non-finite number, [n_runs]; 0 for none.
     """
+    selected = best.epoch > 0
     errors = {
         "train_error": train_error,
         "valid_error": best.valid_error,
         "test_error": best.test_error,
     }
     statistics = {}
-    for name, values in errors.items():
+    for name, all_values in errors.items():
+        values = np.where(selected, all_values, np.nan)
         statistics[name] = _list(values)
         if settings.sweep:
             continue  # a mean over different settings says nothing
@@ -73,71 +101,36 @@ def summary(settings: Settings, best: Best, train_error: np.ndarray) -> dict[str
         "hidden_layers": settings.hidden_layers,
         "seeds": list(settings.seeds),
         "runs": settings.runs(),
-        "best_epoch": best.epoch.tolist(),
+        "best_epoch": [epoch or None for epoch in best.epoch.tolist()],
+        "diverged_at": [epoch or None for epoch in diverged_at.tolist()],
         **statistics,
     }
 
 
-class RunFolder:
-    """Writes a run's files under `--out_dir`."""
-
-    def __init__(self, path: str, settings: Settings):
-        """Looks without touching; raises ValueError if another or a finished run is there."""
-        self.path = pathlib.Path(path)
-        self.config = config(settings)
-        existing = self.path / "config.json"
-        if existing.exists():
-            self._check_same(json.loads(existing.read_text()), self.config)
-
-    def create(self) -> None:
-        """Makes the folder, or raises ValueError if it cannot be written."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.path / "config.json", self.config)
-            (self.path / "metrics.jsonl").write_text("")
-        except OSError as error:
-            raise ValueError(
-                f"out_dir={self.path} cannot be written ({error.strerror}): choose another folder"
-            ) from error
-
-    def _check_same(self, theirs: dict, mine: dict) -> None:
-        if theirs["settings"] != mine["settings"]:
-            names = sorted(
-                name
-                for name in mine["settings"]
-                if theirs["settings"].get(name) != mine["settings"][name]
+def table(result: dict[str, Any]) -> str:
+    """The summary as a short table, a line for each run."""
+    errors = ("train_error", "valid_error", "test_error")
+    names = list(result["runs"][0])
+    lines = [[*names, "epoch", "train %", "valid %", "test %"]]
+    for i, run in enumerate(result["runs"]):
+        numbers = [_cell(result[name][i]) for name in errors]
+        epoch = _cell(result["best_epoch"][i], "d")
+        lines.append([*[f"{run[name]:g}" for name in names], epoch, *numbers])
+    if len(names) == 1 and len(result["runs"]) > 1:
+        for statistic in ("mean", "std"):
+            lines.append(
+                [statistic, "", *[_cell(result[f"{name}_{statistic}"]) for name in errors]]
             )
-            raise ValueError(
-                f"out_dir={self.path} already holds a different run ({', '.join(names)} differ): "
-                "choose another folder, or delete that one"
-            )
-        if (self.path / "summary.json").exists():
-            raise ValueError(
-                f"out_dir={self.path} already holds this run, finished: read its summary.json, "
-                "or delete the folder to run it again"
-            )
+    return "\n".join("".join(f"{cell:>9}" for cell in line) for line in lines)
 
-    def write_epoch(self, epoch: Epoch) -> None:
-        """Appends a line to metrics.jsonl."""
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(epoch_line(epoch)) + "\n")
 
-    def write_result(self, result: dict[str, Any], best_params: lrajax.Params) -> None:
-        """Writes best_params.npz, then summary.json, whose presence says that the run is done."""
-        names_and_leaves = jax.tree_util.tree_leaves_with_path(best_params)
-        arrays = {
-            jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-            for path, leaf in names_and_leaves
-        }
-        np.savez(self.path / "best_params.npz", **arrays)
-        write_json(self.path / "summary.json", result)
+def _cell(value: float | None, form: str = ".2f") -> str:
+    return "-" if value is None else format(value, form)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never half of it."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    checkpoint.write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _finite(value) -> float | None:

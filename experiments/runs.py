@@ -13,12 +13,14 @@ from typing import Any
 
 import devices
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import presets
+from jax.experimental import multihost_utils
 
 import lrajax
-from lrajax import initializers, training
+from lrajax import checkpoint, diagnostics, initializers, training
 from lrajax._checks import at_least, one_of, positive
 from lrajax.data import Dataset
 
@@ -82,12 +84,16 @@ class Settings:
         """The swept values of a run, without its seed."""
         return {name: run[name] for name in self.sweep}
 
+    def make_network(self, n_inputs: int, num_classes: int) -> lrajax.Network:
+        """The network."""
+        sizes = (n_inputs, *[self.width] * self.hidden_layers, num_classes)
+        return lrajax.mlp(sizes, self.activation)
+
     def make_algorithm(
         self, n_inputs: int, num_classes: int, values: Mapping[str, Any]
     ) -> lrajax.Algorithm:
         """The rule on its network, with swept values that may be traced."""
-        sizes = (n_inputs, *[self.width] * self.hidden_layers, num_classes)
-        network = lrajax.mlp(sizes, self.activation)
+        network = self.make_network(n_inputs, num_classes)
         arguments = {
             name: initializers.parse(value, name) if name.endswith("_init") else value
             for name, value in self.hyperparameters.items()
@@ -126,6 +132,9 @@ class Epoch:
       number: of the epoch, from 1.
       run: their state.
       metrics: training, validation and test metrics.
+      diverged_at: the first epoch that left a non-finite number, [n_runs]; 0 for none.
+      culprits: of each run, the first step and quantity of this epoch that was not finite; None
+        where there is none, and without `check_finite`.
       seconds: time the epoch took, compilation included in the first.
       examples_per_second: training examples of all runs over that time.
     """
@@ -133,6 +142,8 @@ class Epoch:
     number: int
     run: training.Run
     metrics: training.EpochMetrics
+    diverged_at: np.ndarray
+    culprits: list[str | None]
     seconds: float
     examples_per_second: float
 
@@ -140,8 +151,21 @@ class Epoch:
 class Experiment:
     """Runs made ready: data on the devices, rule and optimiser chosen."""
 
-    def __init__(self, settings: Settings, dataset: Dataset, num_devices: int | None = None):
-        """Raises ValueError if the mini-batch fits neither the training set nor the devices."""
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        num_devices: int | None = None,
+        check_finite: bool = False,
+    ):
+        """Raises ValueError if the mini-batch fits neither the training set nor the devices.
+
+        Args:
+          settings: of the runs.
+          dataset: to train on.
+          num_devices: to split the work over; None for as many as divide it.
+          check_finite: whether epochs find the first non-finite number, at some cost in time.
+        """
         size = len(dataset.train.y)
         if settings.batch_size > size:
             raise ValueError(
@@ -149,6 +173,7 @@ class Experiment:
                 f"choose at most {size} for {dataset.name}"
             )
         self.settings = settings
+        self.check_finite = check_finite
         self.shape = (dataset.train.x.shape[1], dataset.num_classes)
         self.scale = {"num_classes": dataset.num_classes, "max_pixel": dataset.max_pixel}
         runs = settings.runs()
@@ -156,6 +181,7 @@ class Experiment:
         self.parts = jax.device_put(
             (dataset.train, dataset.valid, dataset.test), self.placement.replicated
         )
+        self._gather = jax.jit(lambda tree: tree, out_shardings=self.placement.replicated)
         self.seeds = np.array([run["seed"] for run in runs])
         self.values = {
             name: np.array([run[name] for run in runs], np.float32) for name in settings.sweep
@@ -177,33 +203,61 @@ class Experiment:
         over_runs = jax.vmap(init)
         return jax.jit(over_runs, out_shardings=self.placement.runs)(self.seeds, self.values)
 
+    def resume(self, done: int, run: training.Run | None) -> tuple[int, training.Run]:
+        """Brings a run that the first process has read from its disk to all devices.
+
+        Args:
+          done: its epochs; 0 where there is none, and on the other processes.
+          run: the run on the host, None where there is none.
+
+        Returns:
+          The same on every process; a new run where there was none.
+        """
+        if jax.process_count() > 1:
+            like = jax.eval_shape(self.start)
+            shapes = jax.eval_shape(checkpoint.plain, like)
+            empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+            mine = checkpoint.plain(run) if run else empty
+            done, shared = multihost_utils.broadcast_one_to_all((np.int32(done), mine))
+            run = checkpoint.wrap(shared, like)
+        return int(done), jax.device_put(run, self.placement.runs) if done else self.start()
+
     def epochs(self, run: training.Run | None = None, done: int = 0) -> Iterator[Epoch]:
         """Trains from `run`, `done` epochs old (default: the start), yielding after each epoch."""
         run = self.start() if run is None else run
-        settings, placement = self.settings, self.placement
-
-        def epoch(run, values, parts):
-            algo, optimizer = self.make(values)
-            train_step = training.make_train_step(algo, optimizer)
-
-            def step(state, batch):
-                return train_step(state, placement.split(batch))
-
-            return training.make_epoch(algo, step, settings.batch_size, **self.scale)(run, *parts)
-
         compiled = jax.jit(
-            jax.vmap(epoch, in_axes=(0, 0, None)),
+            jax.vmap(self._epoch, in_axes=(0, 0, None)),
             donate_argnums=0,
-            out_shardings=(placement.runs, placement.replicated),
+            out_shardings=(self.placement.runs, self.placement.replicated),
         )
-        batches = len(self.parts[0].y) // settings.batch_size
-        examples = batches * settings.batch_size * len(self.seeds)
-        for number in range(done + 1, settings.epochs + 1):
+        batches = len(self.parts[0].y) // self.settings.batch_size
+        examples = batches * self.settings.batch_size * len(self.seeds)
+        for number in range(done + 1, self.settings.epochs + 1):
             began = time.perf_counter()
-            run, metrics = compiled(run, self.values, self.parts)
-            metrics = jax.tree.map(np.asarray, metrics)
+            run, report = compiled(run, self.values, self.parts)
+            metrics, diverged_at, first = jax.tree.map(np.asarray, report)
             seconds = time.perf_counter() - began
-            yield Epoch(number, run, metrics, seconds, examples / seconds)
+            culprits = [diagnostics.first_nonfinite(run.state.params, steps) for steps in first]
+            yield Epoch(number, run, metrics, diverged_at, culprits, seconds, examples / seconds)
+
+    def _epoch(self, run: training.Run, values: Mapping[str, Any], parts):
+        """One epoch of one run: the run, and what is said of it."""
+        algo, optimizer = self.make(values)
+        train_step = training.make_train_step(algo, optimizer)
+        if self.check_finite:
+            train_step = diagnostics.watch(algo, train_step)
+            run = run._replace(state=diagnostics.begin_watch(run.state))
+
+        def step(state, batch):
+            return train_step(state, self.placement.split(batch))
+
+        epoch = training.make_epoch(algo, step, self.settings.batch_size, **self.scale)
+        run, metrics = epoch(run, *parts)
+        if not self.check_finite:
+            return run, (metrics, run.diverged_at, jnp.zeros(0, int))
+        first = run.state.first
+        run = run._replace(state=diagnostics.end_watch(run.state))
+        return run, (metrics, run.diverged_at, first)
 
     def train_error(self, params: lrajax.Params) -> np.ndarray:
         """Error of every run's parameters over the whole training set in %, [n_runs]."""
@@ -217,6 +271,8 @@ class Experiment:
         return np.asarray(compiled(params, self.values, self.parts[0]))
 
     def on_host(self, tree: Any) -> Any:
-        """A tree of arrays as NumPy's, gathered from all devices and processes."""
-        gather = jax.jit(lambda tree: tree, out_shardings=self.placement.replicated)
-        return jax.tree.map(np.asarray, gather(tree))
+        """A tree of arrays as NumPy's, gathered from all devices and processes, keys as data."""
+        tree = checkpoint.plain(tree)
+        if jax.process_count() > 1:
+            tree = self._gather(tree)
+        return jax.device_get(tree)

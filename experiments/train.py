@@ -5,7 +5,8 @@ r"""Trains a network with one learning rule.
     python experiments/train.py --algo=lra_e --opt=adam --num_seeds=5
 
 Prints, for each seed, the errors in % at the epoch of lowest validation error; --out_dir keeps
-config.json, metrics.jsonl, summary.json and the best parameters.
+config.json, metrics.jsonl, summary.json and the best parameters, and the same command goes on where
+it was interrupted.
 """
 
 import sys
@@ -14,14 +15,17 @@ from typing import NoReturn
 import devices
 import helptext
 import jax
+import numpy as np
 import presets
 import records
 import runs
 from absl import app, flags, logging
+from folder import RunFolder
+from interruption import Interruption
 from tqdm import tqdm
 
 import lrajax
-from lrajax import data
+from lrajax import data, training
 from lrajax._checks import at_least, one_of
 
 ALGO = flags.DEFINE_string("algo", "lra_e", f"learning rule: {', '.join(lrajax.ALGORITHMS)}")
@@ -55,6 +59,8 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "several processes: 
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "several processes: this one, from 0")
 TIMEOUT = flags.DEFINE_integer("timeout", 60, "several processes: seconds to wait for the others")
 OUT_DIR = flags.DEFINE_string("out_dir", None, "folder for the run's files; default: none kept")
+CHECKPOINT_EVERY = flags.DEFINE_integer("checkpoint_every", 1, "epochs between checkpoints")
+CHECK_FINITE = flags.DEFINE_bool("check_finite", False, "say where a run stops being finite")
 
 # The rules' own settings: named as the factories' arguments, None leaves the rule's default. Those
 # read as numbers take several, with commas, and train every combination with every seed at once.
@@ -123,47 +129,63 @@ def settings_from_flags() -> runs.Settings:
     )
 
 
-def train(experiment: runs.Experiment, folder: records.RunFolder | None) -> runs.Epoch:
-    """Trains to the end behind a progress bar."""
+def train(
+    experiment: runs.Experiment, folder: RunFolder | None, run: training.Run, done: int
+) -> tuple[training.Run, int]:
+    """Trains to the end, or to a signal, behind a progress bar: the runs, and the signal or 0."""
+    interruption = Interruption(say)
+    signal = 0
     bar = tqdm(
-        experiment.epochs(),
+        experiment.epochs(run, done),
+        initial=done,
         total=experiment.settings.epochs,
         unit="epoch",
         mininterval=0.1 if sys.stderr.isatty() else 10,  # a log file needs fewer lines
         disable=jax.process_index() > 0,
     )
     for epoch in bar:
-        if folder:
-            folder.write_epoch(epoch)
-        bar.set_postfix_str(
-            f"loss {epoch.metrics.train.loss.mean():.4f}, "
-            f"valid {epoch.metrics.valid.error.mean():.2f} %, "
-            f"{epoch.examples_per_second:,.0f} examples/s",
-            refresh=False,
-        )
-    return epoch
+        run, signal = epoch.run, interruption.signal()
+        stops = signal > 0 or bool(np.all(epoch.diverged_at))
+        if OUT_DIR.value:
+            due = stops or epoch.number % CHECKPOINT_EVERY.value == 0
+            on_host = experiment.on_host(run) if due else None
+            if folder:
+                folder.write_epoch(epoch, on_host)
+        if jax.process_index() == 0:
+            for message in records.divergences(experiment.settings, epoch):
+                say(message)
+        bar.set_postfix_str(records.progress(epoch), refresh=False)
+        if stops:
+            break
+    bar.close()
+    return run, signal
 
 
-def table(result: dict) -> str:
-    """The summary as a short table, a line for each run."""
-    errors = ("train_error", "valid_error", "test_error")
-    names = list(result["runs"][0])
-    lines = [[*names, "epoch", "train %", "valid %", "test %"]]
-    for i, run in enumerate(result["runs"]):
-        numbers = [_cell(result[name][i]) for name in errors]
-        lines.append(
-            [*[f"{run[name]:g}" for name in names], str(result["best_epoch"][i]), *numbers]
-        )
-    if len(names) == 1 and len(result["runs"]) > 1:
-        for statistic in ("mean", "std"):
-            lines.append(
-                [statistic, "", *[_cell(result[f"{name}_{statistic}"]) for name in errors]]
-            )
-    return "\n".join("".join(f"{cell:>9}" for cell in line) for line in lines)
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def finish(
+    experiment: runs.Experiment, folder: RunFolder | None, run: training.Run, signal: int
+) -> int:
+    """Writes and prints the result, as far as there is one; the exit status."""
+    train_error = experiment.train_error(run.best.params)
+    best, epoch, diverged_at = experiment.on_host((run.best, run.epoch, run.diverged_at))
+    if jax.process_index() > 0:
+        return 128 + signal if signal else 0
+    settings = experiment.settings
+    result = records.summary(settings, best, train_error, diverged_at)
+    complete = epoch[0] == settings.epochs or diverged_at.all()
+    if folder and complete:
+        folder.write_result(result, best.params)
+    print(f"{settings.algo}, {settings.opt}, {settings.dataset}: error at lowest validation error")
+    print(records.table(result))
+    if folder and folder.error:
+        say(f"--out_dir={OUT_DIR.value} does not hold this result ({folder.error.strerror})")
+    if not complete:
+        resumes = "the same command goes on from there" if folder else "without --out_dir, not kept"
+        say(f"stopped after epoch {epoch[0]} of {settings.epochs}; {resumes}")
+    if diverged_at.all():
+        say("all runs diverged: lower --lr, or see where with --check_finite")
+    if signal:
+        return 128 + signal
+    return 1 if diverged_at.all() or (folder and folder.error) else 0
 
 
 def main(argv: list[str]) -> None:
@@ -172,33 +194,34 @@ def main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise ValueError(f"{argv[1]!r} is not a flag: write --name=value")
         settings = settings_from_flags()
+        at_least("checkpoint_every", CHECKPOINT_EVERY.value, 1)
         jax.config.update("jax_default_matmul_precision", PRECISION.value)
         devices.join_processes(
             COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value
         )
         writes = OUT_DIR.value and jax.process_index() == 0
-        folder = records.RunFolder(OUT_DIR.value, settings) if writes else None
+        folder = RunFolder(OUT_DIR.value, settings, say) if writes else None
         dataset = data.load(
             settings.dataset,
             DATA_DIR.value,
             valid_size=settings.valid_size,
             split_seed=settings.split_seed,
         )
-        experiment = runs.Experiment(settings, dataset, NUM_DEVICES.value)
+        experiment = runs.Experiment(settings, dataset, NUM_DEVICES.value, CHECK_FINITE.value)
+        done, run = 0, None
         if folder:
-            folder.create()
+            folder.open()
+            done, run = folder.resume(jax.eval_shape(experiment.start))
     except ValueError as error:
         fail(error)
-    last = train(experiment, folder)
-    train_error = experiment.train_error(last.run.best.params)
-    best = experiment.on_host(last.run.best)
-    if jax.process_index() > 0:
-        return
-    result = records.summary(settings, best, train_error)
-    if folder:
-        folder.write_result(result, best.params)
-    print(f"{settings.algo}, {settings.opt}, {settings.dataset}: error at lowest validation error")
-    print(table(result))
+    done, run = experiment.resume(done, run)
+    run, signal = train(experiment, folder, run, done)
+    sys.exit(finish(experiment, folder, run, signal))
+
+
+def say(message: str) -> None:
+    """Tells the user something in a line of its own, beside the progress bar."""
+    tqdm.write(f"train.py: {message}", file=sys.stderr)
 
 
 def fail(error: Exception) -> NoReturn:

@@ -14,6 +14,7 @@ import io
 import os
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,10 +70,7 @@ def save(folder: str | os.PathLike[str], step: int, tree: PyTree, keep: int = 2)
     folder = Path(folder)
     content = struct.pack("<I", VERSION) + to_npz(tree)
     write(path_of(folder, step), MAGIC + hashlib.sha256(content).digest() + content)
-    kept = [path_of(folder, old) for old in steps(folder) if old <= step][-keep:]
-    for path in folder.glob(f"{_PREFIX}*"):
-        if path not in kept:
-            path.unlink(missing_ok=True)
+    remove(folder, except_for=[old for old in steps(folder) if old <= step][-keep:])
 
 
 def restore(folder: str | os.PathLike[str], like: PyTree, last: int | None = None) -> Restored:
@@ -97,6 +95,14 @@ def restore(folder: str | os.PathLike[str], like: PyTree, last: int | None = Non
         except DamagedError as error:
             passed_over.append(str(error))
     return Restored(0, None, passed_over)
+
+
+def remove(folder: str | os.PathLike[str], except_for: Sequence[int] = ()) -> None:
+    """Deletes the checkpoints of all steps but some, and what a dead process left half written."""
+    kept = [path_of(folder, step) for step in except_for]
+    for path in Path(folder).glob(f"{_PREFIX}*"):
+        if path not in kept:
+            path.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
@@ -175,6 +181,13 @@ def plain(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
 
 
+def wrap(tree: PyTree, like: PyTree) -> PyTree:
+    """The inverse of `plain`: PRNG keys where `like` has them."""
+    return jax.tree.map(
+        lambda leaf, key: jax.random.wrap_key_data(leaf) if _is_key(key) else leaf, tree, like
+    )
+
+
 def _flush_folder(folder: Path) -> None:
     # A rename is on the disk once the folder is.
     descriptor = os.open(folder, os.O_RDONLY)
@@ -203,11 +216,8 @@ def _fit(arrays: dict[str, np.ndarray], like: PyTree, path) -> PyTree:
                 f"{path} does not fit: {name} is {found} there and {wanted} here; "
                 "it is of another program, delete the file"
             )
-    leaves = [
-        jax.random.wrap_key_data(arrays[name]) if _is_key(leaf) else arrays[name]
-        for name, leaf in _named(like).items()
-    ]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    leaves = [arrays[name] for name in _named(like)]
+    return wrap(jax.tree.unflatten(jax.tree.structure(like), leaves), like)
 
 
 def _describe(leaf) -> str:

@@ -1,11 +1,16 @@
 """What one looks at to see whether, and how, a rule learns. Pure functions, jittable."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
 
-from lrajax.base import Batch, Calculations, Loss, Network, Params, PyTree
+from lrajax.base import Algorithm, Batch, Calculations, Loss, Network, Params, PyTree
 from lrajax.losses import gaussian
+from lrajax.training import TrainState, all_finite
 
 
 def angle(a: PyTree, b: PyTree) -> Array:
@@ -79,3 +84,86 @@ def update_angles_to_backprop(
     updates = algo.calc_updates(params, algo.compute_targets(params, batch, key=key))
     reference = backprop.calc_updates(params, backprop.compute_targets(params, batch))
     return layer_angles(updates, reference), update_angle(updates, reference)
+
+
+class Watched(NamedTuple):
+    """A training state that remembers which quantity stopped being finite, and when.
+
+    Attributes:
+      params, opt_state, key: as in `TrainState`.
+      step: steps done since the watch began, int32 [].
+      first: the first step at which each of `quantities` was not finite, int32 [n]; 0 for never.
+    """
+
+    params: Params
+    opt_state: PyTree
+    key: PRNGKeyArray
+    step: Array
+    first: Array
+
+
+def begin_watch(state: TrainState) -> Watched:
+    """A state to give to a step that `watch` made."""
+    return Watched(*state, jnp.array(0), jnp.zeros(len(_names(state.params)), int))
+
+
+def end_watch(watched: Watched) -> TrainState:
+    """The training state alone."""
+    return TrainState(watched.params, watched.opt_state, watched.key)
+
+
+def watch(algo: Algorithm, step: Callable) -> Callable:
+    """Makes `step`, of `make_train_step`, record where non-finite numbers first appear.
+
+    Returns:
+      A pure function `(watched, batch) -> (watched, metrics)`.
+    """
+
+    def watched_step(watched: Watched, batch: Batch):
+        # The step computes all this again, from the same key; a compiler does it once.
+        target_key, _ = jax.random.split(watched.key)
+        lambda_ = algo.compute_targets(watched.params, batch, key=target_key)
+        updates = algo.calc_updates(watched.params, lambda_)
+        state, metrics = step(end_watch(watched), batch)
+        values = quantities(lambda_, updates, state.params).values()
+        finite = jnp.stack(list(map(all_finite, values)))
+        count = watched.step + 1
+        first = jnp.where((watched.first == 0) & ~finite, count, watched.first)
+        return Watched(*state, count, first), metrics
+
+    return watched_step
+
+
+def quantities(lambda_: Calculations, updates: Params, params: Params) -> dict[str, PyTree]:
+    """What a step computes, by name (layers from 0), in the order in which it does."""
+    depth = range(len(lambda_.h))
+    named = {}
+    for l in depth:
+        named |= {f"h/{l}": lambda_.h[l], f"z/{l}": lambda_.z[l]}
+    for l in reversed(depth):
+        named |= {f"targets/{l}": lambda_.targets[l], f"errors/{l}": lambda_.errors[l]}
+    for kind, tree in (("updates", updates), ("params", params)):
+        for part, entries in tree._asdict().items():
+            named |= {f"{kind}/{part}/{l}": entry for l, entry in enumerate(entries) if entry}
+    return named
+
+
+def first_nonfinite(params: Params, first: Array) -> str | None:
+    """The earliest step and quantity that a `Watched.first` holds, in words; None if there is none.
+
+    Args:
+      params: of the watched state, for its structure.
+      first: int32 [n].
+    """
+    first = np.asarray(first)
+    if not first.any():
+        return None
+    step = first[first > 0].min()
+    # Of the quantities that went wrong in that step, the one computed first is the culprit.
+    return f"step {step}, {_names(params)[np.argmax(first == step)]}"
+
+
+def _names(params: Params) -> list[str]:
+    # The names depend on the structure alone, so anything with an entry a layer stands in for Λ.
+    lambda_ = Calculations(None, *[params.forward] * 4)
+    return list(quantities(lambda_, params, params))
