@@ -1,0 +1,111 @@
+"""LRA-E against the script that the paper's authors published, AnkurMali/LRA-E.
+
+Their class `MLP` is taken out of the script and its `compute_lra_updates` timed: one call is one
+step, AdamW included as in the script. Reading data, evaluating and printing are left out.
+"""
+
+import pathlib
+
+import numpy as np
+import optax
+import timing
+import workload
+from report import Options, Section, Skipped, Table, at_least
+
+LIMIT = 10.0
+ADAM_RATE = 1e-3  # the script's
+HOW = (
+    "give the authors' script by --authors_script=mnist_torch.py: "
+    "https://github.com/AnkurMali/LRA-E has it in mnist/"
+)
+NOTE = __doc__.partition("\n\n")[2].strip() + (
+    " Their update is V2 with a mean over the mini-batch, and so is ours here, under the same "
+    "AdamW. Our epoch has shuffling, conversion from uint8 and metrics in it, theirs the updates "
+    "alone; both are measured over a whole epoch, or in a quick run over a part of one."
+)
+
+
+def measure(options: Options) -> Section:
+    """Runs the section."""
+    if not options.authors_script:
+        raise Skipped(HOW)
+    path = pathlib.Path(options.authors_script)
+    if not path.is_file():
+        raise Skipped(f"--authors_script: there is no file {path.name}; {HOW}")
+    try:
+        model_class = load_model(path)
+    except ImportError:
+        raise Skipped("PyTorch is not installed: pip install torch") from None
+    depths = workload.DEPTHS[:1] if options.quick else workload.DEPTHS
+    rows = [row_of(model_class, depth, options) for depth in depths]
+    bounds = [
+        at_least(
+            f"lra_e's epoch at {row['hidden layers']} layers ≥ {LIMIT:g} × as fast as the authors'",
+            row["theirs over ours"],
+            LIMIT,
+        )
+        for row in rows
+    ]
+    return Section([Table("authors", rows, NOTE)], bounds)
+
+
+def load_model(path: pathlib.Path) -> type:
+    """Their class, with the names that the script imports."""
+    import peers
+    import torch
+
+    namespace = {
+        "torch": torch,
+        "nn": torch.nn,
+        "init": torch.nn.init,
+        "F": torch.nn.functional,
+    }
+    return peers.load_class(path, "MLP", namespace)
+
+
+def row_of(model_class: type, depth: int, options: Options) -> dict:
+    """Times of both at one depth, interleaved."""
+    count = 50 if options.quick else workload.EPOCH_STEPS
+    calls = {
+        "ours": our_epoch(depth, count),
+        "theirs": their_epoch(model_class, depth, count),
+    }
+    seconds = timing.interleaved(calls, options.few_repeats)
+    per_step, per_epoch = 1e6 / count, workload.EPOCH_STEPS / count
+    return {
+        "hidden layers": depth,
+        "our step (µs)": timing.spread(seconds["ours"], per_step),
+        "their step (µs)": timing.spread(seconds["theirs"], per_step),
+        "our epoch (s)": timing.spread(seconds["ours"], per_epoch),
+        "their epoch (s)": timing.spread(seconds["theirs"], per_epoch),
+        "theirs over ours": timing.ratio(seconds["theirs"], seconds["ours"]),
+    }
+
+
+def our_epoch(depth: int, count: int):
+    """A call of lrajax's epoch."""
+    optimizer = optax.adamw(ADAM_RATE, weight_decay=0.01)
+    options = {"derivative": False, "reduction": "mean"}
+    trainer = workload.rule("lra_e", workload.sizes(depth), optimizer, **options)
+    examples = workload.random_examples(count * workload.BATCH)
+    return workload.prepare(workload.epoch(trainer), trainer, examples).call
+
+
+def their_epoch(model_class: type, depth: int, count: int):
+    """A call of their updates over as many mini-batches."""
+    import peers
+    import torch
+
+    with peers.quiet():
+        model = model_class(list(workload.sizes(depth)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=ADAM_RATE)
+    batches = workload.random_batches(min(count, 300))
+    x, y = (torch.tensor(np.asarray(a), device=model.device) for a in batches)
+
+    def call():
+        for i in range(count):
+            model.compute_lra_updates(x[i % len(x)], y[i % len(y)], optimizer)
+        if x.is_cuda:
+            torch.cuda.synchronize()
+
+    return call

@@ -1,0 +1,60 @@
+r"""Measures the speed of lrajax: writes benchmark.json and BENCHMARKS.md.
+
+    python benchmarks/run.py                        everything that this machine can run
+    python benchmarks/run.py --quick                a few points, to see that it runs
+    python benchmarks/run.py --only=steps,roofline  some sections
+
+README.md in this folder says what each section needs.
+"""
+
+import importlib
+import pathlib
+import sys
+
+import report
+from absl import app, flags, logging
+
+# A section is a module with a function `measure(options) -> Section`.
+SECTIONS = {
+    "steps": "steps",
+    "torch": "torch_peer",
+    "authors": "authors",
+    "equil_prop": "equil_prop",
+    "roofline": "roofline",
+    "growth": "growth",
+    "startup": "startup",
+}
+
+QUICK = flags.DEFINE_bool("quick", False, "few points and repeats: ends in about a minute")
+OUT = flags.DEFINE_string("out", "benchmarks/results", "folder for the two files")
+ONLY = flags.DEFINE_list("only", list(SECTIONS), "sections to run")
+AUTHORS_SCRIPT = flags.DEFINE_string("authors_script", None, "mnist_torch.py of AnkurMali/LRA-E")
+EP_REPOSITORY = flags.DEFINE_string(
+    "ep_repository", None, "folder of Laborieux-Axel/Equilibrium-Propagation"
+)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the sections in order and writes the report after each."""
+    logging.set_verbosity(logging.ERROR)  # JAX's search for devices is no news
+    unknown = [name for name in ONLY.value if name not in SECTIONS]
+    if unknown or len(argv) > 1:
+        sys.exit(
+            f"run.py: unknown {(unknown or argv[1:])[0]!r}: sections are {', '.join(SECTIONS)}"
+        )
+    options = report.Options(QUICK.value, AUTHORS_SCRIPT.value, EP_REPOSITORY.value)
+    found = report.Report(sys.argv[1:], options.quick)
+    for name in ONLY.value:
+        try:
+            section = importlib.import_module(SECTIONS[name]).measure(options)
+        except report.Skipped as reason:
+            found.skipped[name] = str(reason)
+            print(f"\n{name}: skipped: {reason}")
+        else:
+            found.sections[name] = section
+            report.show(name, section)
+        found.write(pathlib.Path(OUT.value))
+
+
+if __name__ == "__main__":
+    app.run(main)
