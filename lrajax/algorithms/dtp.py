@@ -111,8 +111,10 @@ def dtp_sigma(
     positive("alpha", alpha)
 
     def adapt(sigma, corrupted, clean):
-        # (11); the noise is symmetric, so only the magnitude of sigma matters.
-        return jnp.abs(sigma - gaussian.value(corrupted, clean).mean())
+        # (11), with the loss of a unit: summed over a wide layer it makes sigma explode with depth.
+        # The noise is symmetric, so only the magnitude of sigma matters.
+        loss = gaussian.value(corrupted, clean).mean() / layers.size(clean.shape[1:])
+        return jnp.abs(sigma - loss)
 
     return _dtp(network, alpha, adapt, target_rate, reduction, w_init, e_init)
 
