@@ -67,7 +67,12 @@ def total_discrepancy(
 
 
 def update_angles_to_backprop(
-    backprop, algo, params: Params, batch: Batch, *, key=None
+    backprop: Algorithm,
+    algo: Algorithm,
+    params: Params,
+    batch: Batch,
+    *,
+    key: PRNGKeyArray | None = None,
 ) -> tuple[Array, Array]:
     """Per-layer and overall angle between a rule's update and backprop's on the same parameters.
 
