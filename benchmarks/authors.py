@@ -8,12 +8,14 @@ import pathlib
 
 import numpy as np
 import optax
+import peers
 import timing
 import workload
 from report import Options, Section, Skipped, Table, at_least
 
 LIMIT = 10.0
 ADAM_RATE = 1e-3  # the script's
+PILOT_STEPS = 10  # to choose the number of PyTorch's threads
 HOW = (
     "give the authors' script by --authors_script=mnist_torch.py: "
     "https://github.com/AnkurMali/LRA-E has it in mnist/"
@@ -51,7 +53,6 @@ def measure(options: Options) -> Section:
 
 def load_model(path: pathlib.Path) -> type:
     """Their class, with the names that the script imports."""
-    import peers
     import torch
 
     namespace = {
@@ -70,6 +71,7 @@ def row_of(model_class: type, depth: int, options: Options) -> dict:
         "ours": our_epoch(depth, count),
         "theirs": their_epoch(model_class, depth, count),
     }
+    threads = peers.choose_threads(their_epoch(model_class, depth, PILOT_STEPS))
     seconds = timing.interleaved(calls, options.few_repeats)
     per_step, per_epoch = 1e6 / count, workload.EPOCH_STEPS / count
     return {
@@ -78,6 +80,7 @@ def row_of(model_class: type, depth: int, options: Options) -> dict:
         "their step (µs)": timing.spread(seconds["theirs"], per_step),
         "our epoch (s)": timing.spread(seconds["ours"], per_epoch),
         "their epoch (s)": timing.spread(seconds["theirs"], per_epoch),
+        "torch threads": threads,
         "theirs over ours": timing.ratio(seconds["theirs"], seconds["ours"]),
     }
 
@@ -93,7 +96,6 @@ def our_epoch(depth: int, count: int):
 
 def their_epoch(model_class: type, depth: int, count: int):
     """A call of their updates over as many mini-batches."""
-    import peers
     import torch
 
     with peers.quiet():

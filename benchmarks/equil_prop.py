@@ -8,6 +8,7 @@ import pathlib
 
 import jax
 import numpy as np
+import peers
 import roofline
 import timing
 import workload
@@ -58,7 +59,6 @@ def bound_of(row: dict) -> Bound:
 
 def load_model(path: pathlib.Path) -> type:
     """Their class, with the names that its file imports."""
-    import peers
     import torch
 
     return peers.load_class(path, "P_MLP", {"torch": torch, "F": torch.nn.functional})
@@ -77,12 +77,14 @@ def row_of(model_class: type, layer_sizes: tuple[int, ...], options: Options) ->
     calls = {product: roofline.repeated([product], count) for product in set(products)}
     calls["ours"] = our_phase(layer_sizes, count)
     calls["theirs"] = their_phase(model_class, layer_sizes, count)
+    threads = peers.choose_threads(calls["theirs"])
     seconds = timing.interleaved(calls, options.repeats)
     alone = sum(seconds[product] for product in products)
     return {
         "network": "-".join(map(str, layer_sizes)),
         "our step (µs)": timing.spread(seconds["ours"], 1e6 / count),
         "their step (µs)": timing.spread(seconds["theirs"], 1e6 / count),
+        "torch threads": threads,
         "theirs over ours": timing.ratio(seconds["theirs"], seconds["ours"]),
         "products (µs)": timing.spread(alone, 1e6 / count),
         "of roofline (%)": timing.ratio(alone, seconds["ours"], 100),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+import peers
 import timing
 import workload
 from report import Bound, Options, Section, Skipped, Table, at_least
@@ -23,9 +24,10 @@ except ImportError:
 BETA = 0.1
 NOTE = (
     "Eager PyTorch, `nn.Linear` layers under `torch.optim.SGD`, a Python loop over mini-batches on "
-    "the device; backprop through autograd, the others without it. Both libraries start from the "
-    "same weights and were checked to reach the same parameters. The quotient, how many times as "
-    "fast lrajax is, was taken round by round."
+    "the device, one thread or PyTorch's own number of them, whichever is faster; backprop through "
+    "autograd, the others without it. Both libraries start from the same weights and were checked "
+    "to reach the same parameters. The quotient, how many times as fast lrajax is, was taken round "
+    "by round."
 )
 LIMIT, LIMITED_DEPTHS = 2.0, (3, 8)
 
@@ -60,6 +62,7 @@ def rows_of(device: str, depth: int, options: Options) -> list[dict]:
             trainer = workload.rule(name, workload.sizes(depth))
             calls[name, "lrajax"] = workload.prepare(workload.steps(trainer), trainer, batches).call
             calls[name, "torch"] = rule(trainer, batches, device)
+        threads = peers.choose_threads(calls["lra_e", "torch"])
         seconds = timing.interleaved(calls, options.repeats)
     return [
         {
@@ -68,6 +71,7 @@ def rows_of(device: str, depth: int, options: Options) -> list[dict]:
             "hidden layers": depth,
             "lrajax step (µs)": timing.spread(seconds[name, "lrajax"], 1e6 / count),
             "torch step (µs)": timing.spread(seconds[name, "torch"], 1e6 / count),
+            "torch threads": threads,
             "torch over lrajax": timing.ratio(seconds[name, "torch"], seconds[name, "lrajax"]),
         }
         for name in RULES
