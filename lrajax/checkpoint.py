@@ -16,7 +16,7 @@ import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -142,7 +142,7 @@ def path_of(folder: str | os.PathLike[str], step: int) -> Path:
 
 def to_npz(tree: PyTree) -> bytes:
     """A tree as a NumPy archive, the arrays named by their paths, `forward/0/w` say."""
-    arrays = {name: np.asarray(leaf) for name, leaf in _named(plain(tree)).items()}
+    arrays: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in _named(plain(tree)).items()}
     for name, array in arrays.items():
         if array.dtype.kind not in "biufc":
             raise TypeError(f"{name} is {array.dtype}, which NumPy's format does not know")

@@ -134,7 +134,7 @@ def watch(algo: Algorithm, step: Callable) -> Callable:
         finite = jnp.stack(list(map(all_finite, values)))
         count = watched.step + 1
         first = jnp.where((watched.first == 0) & ~finite, count, watched.first)
-        return Watched(*state, count, first), metrics
+        return Watched(state.params, state.opt_state, state.key, count, first), metrics
 
     return watched_step
 
@@ -142,7 +142,7 @@ def watch(algo: Algorithm, step: Callable) -> Callable:
 def quantities(lambda_: Calculations, updates: Params, params: Params) -> dict[str, PyTree]:
     """What a step computes, by name (layers from 0), in the order in which it does."""
     depth = range(len(lambda_.h))
-    named = {}
+    named: dict[str, PyTree] = {}
     for l in depth:
         named |= {f"h/{l}": lambda_.h[l], f"z/{l}": lambda_.z[l]}
     for l in reversed(depth):
@@ -160,15 +160,15 @@ def first_nonfinite(params: Params, first: Array) -> str | None:
       params: of the watched state, for its structure.
       first: int32 [n].
     """
-    first = np.asarray(first)
-    if not first.any():
+    steps = np.asarray(first)
+    if not steps.any():
         return None
-    step = first[first > 0].min()
+    step = steps[steps > 0].min()
     # Of the quantities that went wrong in that step, the one computed first is the culprit.
-    return f"step {step}, {_names(params)[np.argmax(first == step)]}"
+    return f"step {step}, {_names(params)[np.argmax(steps == step)]}"
 
 
 def _names(params: Params) -> list[str]:
     # The names depend on the structure alone, so anything with an entry a layer stands in for Λ.
-    lambda_ = Calculations(None, *[params.forward] * 4)
+    lambda_ = Calculations(params.forward[0], *[params.forward] * 4)
     return list(quantities(lambda_, params, params))
