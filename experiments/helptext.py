@@ -25,7 +25,7 @@ Trains a network with one learning rule.
 GROUPS = {
     "What to train": ("algo", "opt", "lr", "hidden_layers", "width", "activation"),
     "On what": ("dataset", "data_dir", "valid_size", "split_seed", "batch_size", "epochs"),
-    "How often, and where to": ("seed", "num_seeds", "out_dir"),
+    "How often, and where to": ("seed", "num_seeds", "out_dir", "checkpoint_every"),
     "Settings of the rules (of some rules only; --list shows whose)": (),
     "The machine": (),
 }
@@ -85,6 +85,6 @@ def _rule(algo: str) -> str:
 
 
 def _entry(name: str, text: str) -> str:
-    indent = " " * 18
-    lines = textwrap.wrap(text, 80, break_on_hyphens=False)
-    return f"  {name:<16}" + f"\n{indent}".join(lines)
+    indent = " " * 22
+    lines = textwrap.wrap(text, 78, break_on_hyphens=False)
+    return f"  {name:<20}" + f"\n{indent}".join(lines)

@@ -57,14 +57,15 @@ class Run:
         self.path = path
         try:
             self.settings = Settings(**json.loads((path / "config.json").read_text())["settings"])
-            lines = (path / "metrics.jsonl").read_text().splitlines()
+            lines = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
         except (OSError, TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(
                 f"{path} is not a run's folder ({error}): name one that train.py --out_dir wrote"
             ) from error
-        if not lines:
+        # The last line of a running or killed training may be cut.
+        epochs = [json.loads(line) for line in lines if line.endswith("\n")]
+        if not epochs:
             raise ValueError(f"{path} has no finished epoch: wait for the first")
-        epochs = [json.loads(line) for line in lines]
         # One run gives numbers, several give lists; null is a number that does not exist.
         self.curves = {
             name: np.array([np.atleast_1d(epoch[name]) for epoch in epochs], float)

@@ -71,7 +71,8 @@ def curve(series: Sequence[Series], name: str, label: str) -> Figure:
             epochs, mean - spread, mean + spread, color=colour(one), alpha=0.2, linewidth=0
         )
         if name == "valid_error":
-            for seed, epoch in enumerate(one.best_epochs):
+            selected = [(seed, epoch) for seed, epoch in enumerate(one.best_epochs) if epoch]
+            for seed, epoch in selected:  # a run that diverged at once has none
                 axes.plot(epoch, values[epoch - 1, seed], "o", markersize=4, color=colour(one))
     if name.endswith("_error"):
         # Close to logarithmic, but an error of 0 has a place too.
