@@ -1,0 +1,65 @@
+"""The documentation: every snippet runs, the rule of the how-to keeps its promise."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import lrajax
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\b[^\n]*\n(.*?)^```", page.read_text(), re.DOTALL | re.M)
+
+
+def pages_with(language):
+    pages = [page for page in PAGES if blocks(page, language)]
+    return pytest.mark.parametrize("page", pages, ids=lambda page: page.stem)
+
+
+@pages_with("python")
+def test_python_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for snippet in blocks(page, "python"):
+        exec(compile(snippet, str(page), "exec"), namespace)
+
+
+@pages_with("bash")
+def test_commands_of_a_page_run(page, tmp_path):
+    """As written, on digits where the data is the reader's, from a folder with the experiments."""
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    script = "\n".join(("set -e", *blocks(page, "bash")))
+    script = re.sub(r"--data_dir=\S+", "", script)
+    script = re.sub(r"--dataset=\w+", "--dataset=digits", script)
+    path = os.pathsep.join((str(pathlib.Path(sys.executable).parent), os.environ["PATH"]))
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_rule_of_the_how_to_is_one_file_of_under_60_lines():
+    rule = blocks(DOCS / "howto" / "new_rule.md", "python")[0]
+    assert len(rule.splitlines()) < 60
+
+
+def test_every_rule_has_a_page_with_a_picture():
+    for name in lrajax.ALGORITHMS:
+        page = (DOCS / "rules" / f"{name}.md").read_text()
+        assert "$$" in page
+        assert "## When to use it" in page
+        assert f"(../images/{name}.svg)" in page
+        assert (DOCS / "images" / f"{name}.svg").exists()
