@@ -4,6 +4,7 @@ import dataclasses
 import os
 import sys
 import threading
+from typing import Any
 
 import jax
 import numpy as np
@@ -72,6 +73,21 @@ def place(num_devices: int | None, num_runs: int, batch_size: int) -> Placement:
         )
     mesh = Mesh(np.array(jax.devices()[:num_devices]), ("devices",))
     return Placement(mesh, by_run=num_runs % num_devices == 0)
+
+
+def check_memory(run: Any, placement: Placement) -> None:
+    """Raises ValueError if runs of these shapes and their updates cannot fit into the memory."""
+    needed = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run))
+    if placement.by_run:
+        needed //= placement.mesh.size
+    device = placement.mesh.local_devices[0]
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = (device.memory_stats() or {}).get("bytes_limit", host)
+    if needed > limit:
+        raise ValueError(
+            f"{needed / 2**30:,.0f} GiB are needed and {device.device_kind} has "
+            f"{limit / 2**30:,.0f}: lower --width, --hidden_layers, --num_seeds or the swept values"
+        )
 
 
 def join_processes(

@@ -21,8 +21,11 @@ from jax.experimental import multihost_utils
 
 import lrajax
 from lrajax import checkpoint, diagnostics, initializers, training
-from lrajax._checks import at_least, one_of, positive
+from lrajax._checks import between, one_of, positive
 from lrajax.data import Dataset
+
+# Beyond these a number is a slip of the keyboard, and would fail late and obscurely.
+LIMITS = {"hidden_layers": 1000, "width": 10**6, "batch_size": 10**9, "epochs": 2**31 - 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +68,14 @@ class Settings:
     def __post_init__(self):
         """Raises ValueError, naming the flag and the remedy, for settings that cannot be run."""
         one_of("opt", self.opt, presets.OPTIMIZERS)
-        for name in ("hidden_layers", "width", "batch_size", "epochs"):
-            at_least(name, getattr(self, name), 1)
+        for name, most in LIMITS.items():
+            between(name, getattr(self, name), 1, most)
+        for seed in (self.seeds[0], self.seeds[-1]):
+            between("seed", seed, 0, 2**32 - 1)
         for name in self.hyperparameters:
             check_owner(self.algo, name)
-        for run in self.runs():
-            values = self.swept(run)
+        for combination in itertools.product(*self.sweep.values()):
+            values = dict(zip(self.sweep, combination, strict=True))
             positive("lr", values.get("lr", self.lr))
             self.make_algorithm(1, 2, values)
 
@@ -186,6 +191,7 @@ class Experiment:
         self.values = {
             name: np.array([run[name] for run in runs], np.float32) for name in settings.sweep
         }
+        devices.check_memory(jax.eval_shape(self.start), self.placement)
 
     def make(
         self, values: Mapping[str, Any]

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import lrajax
 from lrajax import data, training
-from lrajax._checks import at_least, one_of
+from lrajax._checks import at_least, between, one_of
 
 ALGO = flags.DEFINE_string("algo", "lra_e", f"learning rule: {', '.join(lrajax.ALGORITHMS)}")
 OPT = flags.DEFINE_string(
@@ -99,7 +99,7 @@ def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
 def settings_from_flags() -> runs.Settings:
     """Reads the flags; raises ValueError for what cannot be run."""
     one_of("algo", ALGO.value, lrajax.ALGORITHMS)
-    at_least("num_seeds", NUM_SEEDS.value, 1)
+    between("num_seeds", NUM_SEEDS.value, 1, 100_000)
     preset = presets.preset(ALGO.value, HIDDEN_LAYERS.value)
     given = {flag.name: numbers(flag) for flag in NUMBERS if flag.value}
     sweep = {name: values for name, values in given.items() if len(values) > 1}

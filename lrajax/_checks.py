@@ -24,7 +24,8 @@ def at_least(name: str, value, minimum) -> None:
     """
     if isinstance(value, jax.core.Tracer):
         return
-    if not np.all(np.isfinite(value)) or not np.all(np.asarray(value) >= minimum):
+    number = _as_computed(value)
+    if not np.all(np.isfinite(number)) or not np.all(number >= minimum):
         raise ValueError(f"{name}={value} must be a finite number, at least {minimum}")
 
 
@@ -32,5 +33,18 @@ def positive(name: str, value) -> None:
     """Raises ValueError unless `value` is finite and > 0 (traced values pass)."""
     if isinstance(value, jax.core.Tracer):
         return
-    if not np.all(np.isfinite(value)) or not np.all(np.asarray(value) > 0):
-        raise ValueError(f"{name}={value} must be a finite number above 0")
+    number = _as_computed(value)
+    if not np.all(np.isfinite(number)) or not np.all(number > 0):
+        raise ValueError(f"{name}={value} must be a finite number above 0, in {number.dtype} too")
+
+
+def between(name: str, value: int, minimum: int, maximum: int) -> None:
+    """Raises ValueError unless `minimum` <= `value` <= `maximum`."""
+    if not minimum <= value <= maximum:
+        raise ValueError(f"{name}={value} must be at least {minimum} and at most {maximum}")
+
+
+def _as_computed(value) -> np.ndarray:
+    # 1e39 is infinite, and 1e-50 zero, where the numbers are float32.
+    with np.errstate(over="ignore", under="ignore"):
+        return np.asarray(value).astype(jax.numpy.result_type(float))

@@ -1,0 +1,110 @@
+"""Kills a run with SIGKILL at random moments, lets it go on each time, and compares its files.
+
+    python tests/kill.py --kills=50
+
+One kill in five falls anywhere in the start of the process, the others some epochs later at any
+point of an epoch or of a save. Prints what was found; ends with an error if a file differs from
+those of a run that was left alone.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+TRAIN = pathlib.Path(__file__).parents[1] / "experiments" / "train.py"
+# Two seeds times two rates, and a rule that draws noise: every part of the state matters.
+FLAGS = ("--algo=dtp_sigma", "--lr=0.001,0.002", "--num_seeds=2", "--width=8", "--hidden_layers=2")
+TIMING = ("seconds", "examples_per_second")
+
+
+def start(folder, *flags):
+    return subprocess.Popen(
+        [sys.executable, TRAIN, *FLAGS, *flags, f"--out_dir={folder}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    """Waits for a process: its exit status, stdout and stderr."""
+    stdout, stderr = process.communicate(timeout=600)
+    return process.returncode, stdout, stderr
+
+
+def lines(folder):
+    """How many whole lines metrics.jsonl has."""
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_for(process, folder, count):
+    """Waits until metrics.jsonl has that many lines; whether the process still runs then."""
+    while process.poll() is None and lines(folder) < count:
+        time.sleep(0.001)
+    return process.poll() is None
+
+
+def newest(folder):
+    """The step of the newest checkpoint, 0 if there is none."""
+    return max((int(path.name[-8:]) for path in folder.glob("checkpoint-????????")), default=0)
+
+
+def results(folder):
+    """Everything in a finished folder that must not depend on when it was interrupted."""
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in metrics:
+        for name in TIMING:
+            del line[name]
+    with np.load(folder / "best_params.npz") as file:
+        params = {name: array.tobytes() for name, array in file.items()}
+    return metrics, json.loads((folder / "summary.json").read_text()), params
+
+
+def kill_once(folder, epochs, rng, startup):
+    """Starts the run, kills it; whether a save was cut, and how many epochs were lost."""
+    process = start(folder, f"--epochs={epochs}")
+    if rng.random() < 0.2:
+        time.sleep(rng.uniform(0, startup))
+    else:
+        wait_for(process, folder, lines(folder) + rng.randint(1, 10))
+        time.sleep(rng.uniform(0, 0.03))
+    process.kill()
+    process.communicate()
+    return any(folder.glob("*.tmp")), lines(folder) - newest(folder)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        alone, killed = pathlib.Path(temporary) / "alone", pathlib.Path(temporary) / "killed"
+        epochs = 12 * arguments.kills
+        began = time.monotonic()
+        process = start(alone, f"--epochs={epochs}")
+        wait_for(process, alone, 1)
+        startup = time.monotonic() - began
+        assert finish(process)[0] == 0
+        outcomes = [kill_once(killed, epochs, rng, startup) for _ in range(arguments.kills)]
+        status, _, stderr = finish(start(killed, f"--epochs={epochs}"))
+        assert status == 0, stderr
+        assert results(killed) == results(alone), "the files differ"
+        cut, lost = zip(*outcomes, strict=True)
+        print(
+            f"{arguments.kills} kills, {sum(cut)} of them within a save; epochs lost by a kill: "
+            f"at most {max(lost)}; {epochs} epochs' files equal those of the run left alone"
+        )
+
+
+if __name__ == "__main__":
+    main()
