@@ -208,7 +208,10 @@ def _named(tree: PyTree) -> dict[str, PyTree]:
 
 def _fit(arrays: dict[str, np.ndarray], like: PyTree, path) -> PyTree:
     """The arrays as a tree like `like`."""
-    expected = _named(jax.eval_shape(plain, like))
+    expected = {
+        name: jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+        for name, leaf in _named(like).items()
+    }
     for name in sorted(arrays.keys() | expected.keys()):
         found, wanted = (_describe(leaves.get(name)) for leaves in (arrays, expected))
         if found != wanted:
