@@ -71,7 +71,8 @@ def assert_equal(a, b):
 
 def one_line(error):
     message = str(error.value)
-    assert "\n" not in message and message
+    assert "\n" not in message
+    assert message
     return message
 
 
@@ -81,9 +82,14 @@ def one_line(error):
 def test_digits_sizes_and_types(digits):
     assert [len(part.y) for part in parts(digits)] == [1350, 150, 297]
     for x, y in parts(digits):
-        assert x.dtype == np.uint8 and y.dtype == np.int32
-        assert x.shape == (len(y), 64) and x.min() == 0 and x.max() == digits.max_pixel == 16.0
-    assert digits.image_shape == (8, 8) and digits.num_classes == 10 and digits.name == "digits"
+        assert x.dtype == np.uint8
+        assert y.dtype == np.int32
+        assert x.shape == (len(y), 64)
+        assert x.min() == 0
+        assert x.max() == digits.max_pixel == 16.0
+    assert digits.image_shape == (8, 8)
+    assert digits.num_classes == 10
+    assert digits.name == "digits"
 
 
 def test_digits_are_all_there_once(digits):
@@ -124,7 +130,8 @@ def test_unfit_valid_size(valid_size):
 
 def test_mnist(mnist):
     assert [part.x.shape for part in parts(mnist)] == [(58000, 784), (2000, 784), (10000, 784)]
-    assert mnist.image_shape == (28, 28) and mnist.max_pixel == 255.0
+    assert mnist.image_shape == (28, 28)
+    assert mnist.max_pixel == 255.0
     assert all(part.x.min() == 0 and part.x.max() == 255 for part in parts(mnist))
     train_counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     test_counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -140,7 +147,8 @@ def test_mnist_parts_are_the_official_rows_in_order(mnist, real_data):
         data.read_idx(real_data / "mnist" / f"{FILES[1]}.gz"), 2000, 0
     )
     np.testing.assert_array_equal(np.sort(np.concatenate([kept, held_out])), np.arange(60000))
-    assert np.all(np.diff(kept) > 0) and np.all(np.diff(held_out) > 0)
+    assert np.all(np.diff(kept) > 0)
+    assert np.all(np.diff(held_out) > 0)
     np.testing.assert_array_equal(images[kept], mnist.train.x)
     np.testing.assert_array_equal(images[held_out], mnist.valid.x)
 
@@ -162,7 +170,8 @@ def test_read_idx(tmp_path, pack, array):
     path = tmp_path / "named-anyhow"
     path.write_bytes(pack(idx_bytes(array)))
     found = data.read_idx(str(path))
-    assert found.dtype == np.uint8 and found.shape == array.shape
+    assert found.dtype == np.uint8
+    assert found.shape == array.shape
     np.testing.assert_array_equal(found, array)
 
 
@@ -207,7 +216,8 @@ def test_hostile_idx(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(data.DataError) as error:
         data.read_idx(path)
-    assert str(path) in one_line(error) and "get the" in one_line(error)
+    assert str(path) in one_line(error)
+    assert "get the" in one_line(error)
 
 
 def test_gz_bomb_is_not_unpacked(tmp_path, monkeypatch):
@@ -310,7 +320,8 @@ def test_wrong_md5(tiny_set):
     (folder / FILES[2]).write_bytes(idx_bytes(arrays[2] ^ 1))
     with pytest.raises(data.DataError, match="corrupted, or another data set") as error:
         data.load("mnist", folder, valid_size=10)
-    assert FILES[2] in one_line(error) and "--data_dir" in one_line(error)
+    assert FILES[2] in one_line(error)
+    assert "--data_dir" in one_line(error)
     (folder / FILES[2]).write_bytes(idx_bytes(arrays[2].transpose(0, 2, 1).reshape(20, 14, 56)))
     with pytest.raises(data.DataError, match="MD5"):
         data.load("mnist", folder, valid_size=10)
@@ -329,8 +340,10 @@ def test_missing_files(tiny_set, monkeypatch, by_environment):
     monkeypatch.setenv("LRAJAX_DATA_DIR", str(folder))
     with pytest.raises(data.DataError, match="--data_dir") as error:
         data.load("mnist", None if by_environment else folder)
-    assert FILES[1] in one_line(error) and FILES[3] in one_line(error)
-    assert FILES[0] not in one_line(error) and str(folder) in one_line(error)
+    assert FILES[1] in one_line(error)
+    assert FILES[3] in one_line(error)
+    assert FILES[0] not in one_line(error)
+    assert str(folder) in one_line(error)
     with pytest.raises(data.DataError, match="is not a folder"):
         data.load("mnist", folder / "absent")
 
@@ -437,7 +450,7 @@ def test_download_that_fails_after_the_probe(tfds, serve, tiny_set, monkeypatch)
     serve(folder)
     # In TFDS's place, for its threads would go on retrying after the test.
     monkeypatch.setattr(tfds.download.DownloadManager, "download", refuse)
-    with pytest.raises(data.DataError, match="failed to prepare it .*--data_dir=FOLDER") as error:
+    with pytest.raises(data.DataError, match=r"failed to prepare it .*--data_dir=FOLDER") as error:
         data.load("mnist")
     one_line(error)
 
@@ -445,7 +458,7 @@ def test_download_that_fails_after_the_probe(tfds, serve, tiny_set, monkeypatch)
 def test_no_network(tfds, monkeypatch):
     monkeypatch.setattr(socket, "create_connection", refuse)
     start = time.monotonic()
-    with pytest.raises(data.DataError, match="--data_dir=FOLDER.*LRAJAX_DATA_DIR") as error:
+    with pytest.raises(data.DataError, match=r"--data_dir=FOLDER.*LRAJAX_DATA_DIR") as error:
         data.load("fashion_mnist")
     assert time.monotonic() - start < 5
     one_line(error)
@@ -478,10 +491,10 @@ def test_real_network_answers_within_bounds(name):
 
 def test_unknown_names(tfds, tmp_path):
     for name in ("minst", "Digits", "", "mnist/", "../mnist", "huggingface:mnist", "a/b=1"):
-        with pytest.raises(data.DataError, match="unknown --dataset=.*digits, mnist") as error:
+        with pytest.raises(data.DataError, match=r"unknown --dataset=.*digits, mnist") as error:
             data.load(name)
         one_line(error)
-    with pytest.raises(data.DataError, match="nearest: .*mnist"):
+    with pytest.raises(data.DataError, match=r"nearest: .*mnist"):
         data.load("minst")
     with pytest.raises(data.DataError, match=r"cifar10 is not prepared.*tfds build cifar10"):
         data.load("cifar10", tmp_path)
@@ -534,7 +547,8 @@ KINDS = np.arange(60) % 3
 def test_any_prepared_set(tfds, tmp_path):
     folder = prepare_images(tfds, tmp_path, COLOURED, KINDS)
     dataset = data.load("tiny_images", tmp_path)
-    assert dataset.image_shape == (4, 5, 3) and dataset.num_classes == 3
+    assert dataset.image_shape == (4, 5, 3)
+    assert dataset.num_classes == 3
     assert [part.x.shape for part in parts(dataset)] == [(57, 60), (3, 60), (9, 60)]
     assert_holds(dataset, COLOURED, KINDS)
 
