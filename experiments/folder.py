@@ -64,6 +64,7 @@ class RunFolder:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                self._lock.close()
                 raise ValueError(
                     f"out_dir={self.path} is in use by another process: "
                     "wait for it, or choose another folder"

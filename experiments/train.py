@@ -90,7 +90,7 @@ OTHERS = [
 def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
     """The numbers of a flag, or ValueError."""
     try:
-        return tuple(map(float, flag.value))
+        return tuple(map(float, flag.value or [""]))
     except ValueError:
         text = ",".join(flag.value)
         raise ValueError(f"{flag.name}={text}: write a number, or several with commas") from None
@@ -101,14 +101,14 @@ def settings_from_flags() -> runs.Settings:
     one_of("algo", ALGO.value, lrajax.ALGORITHMS)
     between("num_seeds", NUM_SEEDS.value, 1, 100_000)
     preset = presets.preset(ALGO.value, HIDDEN_LAYERS.value)
-    given = {flag.name: numbers(flag) for flag in NUMBERS if flag.value}
+    given = {flag.name: numbers(flag) for flag in NUMBERS if flag.value is not None}
     sweep = {name: values for name, values in given.items() if len(values) > 1}
     hyperparameters = {
         **runs.defaults(ALGO.value),
         **preset.hyperparameters,
         **{name: values[0] for name, values in given.items() if name != "lr"},
         **{flag.name: flag.value for flag in OTHERS if flag.value is not None},
-        **({"rates": numbers(RATES)} if RATES.value else {}),
+        **({"rates": numbers(RATES)} if RATES.value is not None else {}),
     }
     opt = OPT.value or preset.opt
     return runs.Settings(

@@ -67,12 +67,15 @@ def equil_prop(
     at_least("free_steps", free_steps, 1)
     at_least("nudged_steps", nudged_steps, 1)
     positive("step_size", step_size)
+    if tolerance is not None:
+        at_least("tolerance", tolerance, 0)
     check_reduction(reduction)
     rates = (1.0,) * len(network.layers) if rates is None else tuple(rates)
     if len(rates) != len(network.layers):
         raise ValueError(
             f"rates={rates} must have one entry for each of {len(network.layers)} layers"
         )
+    at_least("rates", rates, 0)
 
     def init(key):
         return Params(init_forward(network, key, w_init), no_feedback(network))
