@@ -73,7 +73,7 @@ def plain_backprop(layer_sizes: Sequence[int]) -> Trainer:
         # The weights of lrajax's backprop, which then must train to the same parameters.
         forward = rule("backprop", layer_sizes).init(key).params.forward
         params = [(layer["w"], layer["b"]) for layer in forward]
-        return training.TrainState(params, optimizer.init(params), key)
+        return training.TrainState(params, optimizer.init(params), key, jnp.array(0))
 
     def loss(params, batch):
         z = batch.x
@@ -86,7 +86,8 @@ def plain_backprop(layer_sizes: Sequence[int]) -> Trainer:
         value, gradient = jax.value_and_grad(loss)(state.params, batch)
         deltas, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, deltas)
-        return training.TrainState(params, opt_state, state.key), value / len(batch.x)
+        state = training.TrainState(params, opt_state, state.key, state.step + 1)
+        return state, value / len(batch.x)
 
     return Trainer(init, step)
 

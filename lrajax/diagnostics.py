@@ -95,9 +95,9 @@ class Watched(NamedTuple):
     """A training state that remembers which quantity stopped being finite, and when.
 
     Attributes:
-      params, opt_state, key: as in `TrainState`.
-      step: steps done since the watch began, int32 [].
-      first: the first step at which each of `quantities` was not finite, int32 [n]; 0 for never.
+      params, opt_state, key, step: as in `TrainState`.
+      first: the first step, from 1 at the start of the run, at which each of `quantities` was not
+        finite, int32 [n]; 0 for never.
     """
 
     params: Params
@@ -109,12 +109,12 @@ class Watched(NamedTuple):
 
 def begin_watch(state: TrainState) -> Watched:
     """A state to give to a step that `watch` made."""
-    return Watched(*state, jnp.array(0), jnp.zeros(len(_names(state.params)), int))
+    return Watched(*state, first=jnp.zeros(len(_names(state.params)), int))
 
 
 def end_watch(watched: Watched) -> TrainState:
     """The training state alone."""
-    return TrainState(watched.params, watched.opt_state, watched.key)
+    return TrainState(*watched[:-1])
 
 
 def watch(algo: Algorithm, step: Callable) -> Callable:
@@ -126,15 +126,14 @@ def watch(algo: Algorithm, step: Callable) -> Callable:
 
     def watched_step(watched: Watched, batch: Batch):
         # The step computes all this again, from the same key; a compiler does it once.
-        target_key, _ = jax.random.split(watched.key)
-        lambda_ = algo.compute_targets(watched.params, batch, key=target_key)
+        key = jax.random.fold_in(watched.key, watched.step)
+        lambda_ = algo.compute_targets(watched.params, batch, key=key)
         updates = algo.calc_updates(watched.params, lambda_)
         state, metrics = step(end_watch(watched), batch)
         values = quantities(lambda_, updates, state.params).values()
         finite = jnp.stack(list(map(all_finite, values)))
-        count = watched.step + 1
-        first = jnp.where((watched.first == 0) & ~finite, count, watched.first)
-        return Watched(state.params, state.opt_state, state.key, count, first), metrics
+        first = jnp.where((watched.first == 0) & ~finite, state.step, watched.first)
+        return Watched(*state, first=first), metrics
 
     return watched_step
 

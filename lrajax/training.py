@@ -23,11 +23,13 @@ class TrainState(NamedTuple):
       params: the rule's parameters.
       opt_state: the optax optimiser's state.
       key: source of shuffles and of noise.
+      step: steps done, int32 []; numbers the keys that rules draw their noise from.
     """
 
     params: Params
     opt_state: PyTree
     key: PRNGKeyArray
+    step: Array
 
 
 class Best(NamedTuple):
@@ -87,7 +89,7 @@ def init_state(
     """The state before the first step."""
     params_key, key = jax.random.split(key)
     params = algo.init(params_key)
-    return TrainState(params, optimizer.init(params), key)
+    return TrainState(params, optimizer.init(params), key, jnp.array(0))
 
 
 def init_run(algo: Algorithm, optimizer: optax.GradientTransformation, key: PRNGKeyArray) -> Run:
@@ -116,20 +118,23 @@ def make_train_step(
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        target_key, key = jax.random.split(state.key)
-        lambda_ = algo.compute_targets(state.params, batch, key=target_key)
+        # Numbered rather than split off, so that a rule without noise pays nothing for the key.
+        key = jax.random.fold_in(state.key, state.step)
+        lambda_ = algo.compute_targets(state.params, batch, key=key)
         updates = algo.calc_updates(state.params, lambda_)
         deltas, opt_state = optimizer.update(updates, state.opt_state, state.params)
         params = optax.apply_updates(state.params, deltas)
-        return TrainState(params, opt_state, key), measure(algo, batch.y, lambda_.z[-1])
+        state = TrainState(params, opt_state, state.key, state.step + 1)
+        return state, measure(algo, batch.y, lambda_.z[-1])
 
     return step
 
 
 def to_batch(examples: Examples, rows: Array, num_classes: int, max_pixel: float) -> Batch:
     """Rows of a set as a float32 batch: pixels divided by `max_pixel`, labels one-hot."""
-    x = examples.x[rows].astype(jnp.float32) / max_pixel
-    return Batch(x, jax.nn.one_hot(examples.y[rows], num_classes))
+    # Arrays of the host, closed over, cannot be indexed by a traced row.
+    x, y = (jnp.asarray(part)[rows] for part in examples)
+    return Batch(x.astype(jnp.float32) / max_pixel, jax.nn.one_hot(y, num_classes))
 
 
 def make_train_epoch(

@@ -1,0 +1,27 @@
+"""Settings and fixtures of the whole suite: broadcasting between ranks is an error."""
+
+import jax
+import pytest
+import reference
+
+import lrajax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Networks are tiny here: the tests' time is XLA's compilation, which this halves.
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def network():
+    """Three hidden layers of different widths, so that a transposed or shifted index shows."""
+    return lrajax.mlp((5, 4, 6, 3, 2))
+
+
+@pytest.fixture(scope="session")
+def batch(network):
+    return reference.make_batch(network, 7)

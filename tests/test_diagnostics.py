@@ -1,0 +1,93 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+import lrajax
+from lrajax import diagnostics, losses
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "degrees"),
+    [
+        ([1, 0], [0, 2], 90),
+        ([1, 0], [3, 3], 45),
+        ([1, 2], [-2, -4], 180),
+        ([1, 0], [-1, np.sqrt(3)], 120),
+        ([1, 2], [1, 2], 0),
+    ],
+)
+def test_angle_of_known_vectors(a, b, degrees):
+    a, b = jnp.array(a, float), jnp.array(b, float)
+    np.testing.assert_allclose(diagnostics.angle(a, b), degrees, atol=0.05)
+    # A tree counts as one vector, however it is cut.
+    np.testing.assert_allclose(
+        diagnostics.angle([a[:1], a[1:]], [b[:1], b[1:]]), degrees, atol=0.05
+    )
+
+
+def test_there_is_no_angle_to_zero():
+    assert np.isnan(diagnostics.angle(jnp.zeros(3), jnp.ones(3)))
+    assert np.isnan(diagnostics.angle((), ()))
+
+
+def entry(*numbers):
+    return {"w": jnp.array(numbers, float)}
+
+
+def test_update_angles_compare_forward_updates_per_layer_and_over_all():
+    a = lrajax.Params((entry(1, 0), entry(1, 0)), (entry(9, 9), ()))
+    b = lrajax.Params((entry(0, 1), entry(1, 0)), (entry(-9, -9), ()))
+    np.testing.assert_allclose(diagnostics.layer_angles(a, b), [90, 0], atol=0.05)
+    np.testing.assert_allclose(diagnostics.update_angle(a, b), 60, atol=0.05)
+
+
+def test_feedback_angles_skip_layers_without_feedback_and_parameters_without_a_mirror():
+    forward = tuple(entry(1, 0) | {"b": jnp.ones(2)} for _ in range(3))
+    params = lrajax.Params(forward, ((), entry(1, 1), entry(-2, 0)))
+    np.testing.assert_allclose(diagnostics.feedback_angles(params), [45, 180], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("loss", "hidden"),
+    [(losses.gaussian, [5, 9]), (losses.cauchy, [np.log(2) + np.log(5), np.log(10)])],
+)
+def test_total_discrepancy_by_hand(loss, hidden):
+    y, z = jnp.array([[0.5, -1.0], [2.0, 0.0]]), jnp.array([[1.5, 1.0], [2.0, -3.0]])
+    label, p = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([[0.5, 0.5], [0.9, 0.1]])
+    lambda_ = lrajax.Calculations(x=y, h=(), z=(z, z, p), targets=(y, y, label), errors=())
+    actual = diagnostics.total_discrepancy(lrajax.mlp((2, 2, 2, 2)), lambda_, loss)
+    expected = 2 * np.array(hidden) + [np.log(2), np.log(10)]
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+def test_gaussian_is_the_default_local_loss(network, batch):
+    rule = lrajax.lra_e(network)
+    lambda_, _ = reference.compute(rule, reference.make_params(rule), batch)
+    np.testing.assert_allclose(
+        diagnostics.total_discrepancy(network, lambda_),
+        diagnostics.total_discrepancy(network, lambda_, losses.gaussian),
+    )
+
+
+def test_angles_to_backprop_are_zero_for_tied_feedback_alignment(network, batch, key):
+    rule = lrajax.rfa(network)
+    params = reference.make_params(rule)
+    yardstick = lrajax.backprop(network)
+    per_layer, overall = diagnostics.update_angles_to_backprop(
+        yardstick, rule, reference.tie(params), batch, key=key
+    )
+    np.testing.assert_allclose(per_layer, [0, 0, 0, 0], atol=0.1)
+    np.testing.assert_allclose(overall, 0, atol=0.1)
+    per_layer, overall = diagnostics.update_angles_to_backprop(yardstick, rule, params, batch)
+    assert (per_layer[:-1] > 1).all()
+    assert per_layer[-1] < 0.1
+    assert overall > 1
+
+
+def test_the_key_reaches_a_rule_that_draws_noise(network, batch, key):
+    rule = lrajax.dtp(network)
+    params = reference.make_params(rule)
+    diagnostics.update_angles_to_backprop(lrajax.backprop(network), rule, params, batch, key=key)
+    with pytest.raises(ValueError, match="key"):
+        diagnostics.update_angles_to_backprop(lrajax.backprop(network), rule, params, batch)

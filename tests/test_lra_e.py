@@ -1,0 +1,143 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+from sklearn.datasets import load_digits
+
+import lrajax
+from lrajax import diagnostics, training
+
+BETA, GAMMA = 0.7, 0.9
+
+
+def error_unit(local_loss, y, z):
+    if local_loss == "gaussian":
+        return -2 * (y - z)  # (3)
+    return -2 * (y - z) / (1 + (y - z) ** 2)  # (4)
+
+
+def numpy_lra_e(params, batch, activation, local_loss, derivative):
+    w, b = reference.paper(params.forward), reference.paper(params.forward, "b")
+    e_matrix = {l: e.T for l, e in reference.paper(params.feedback).items()}
+    x, y_out = reference.columns(batch)
+    phi, slope = reference.PHI[activation]
+    h, z = reference.forward(w, b, x, activation)
+    top = len(w)
+    y, e = {top: y_out}, {top: z[top] - y_out}
+    for l in range(top, 1, -1):
+        y[l - 1] = phi(h[l - 1] - BETA * (e_matrix[l] @ e[l]))  # (5), (6)
+        e[l - 1] = error_unit(local_loss, y[l - 1], z[l - 1])
+    # The output's error is one with respect to the pre-activity already.
+    delta = {l: e[l] * slope(h[l]) if derivative and l < top else e[l] for l in w}
+    dw = {l: delta[l] @ z[l - 1].T for l in w}  # (7) or (8)
+    db = {l: delta[l].sum(axis=1) for l in w}
+    de = {l: GAMMA * dw[l].T for l in e_matrix}
+    return y, e, dw, db, de
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+@pytest.mark.parametrize("local_loss", ["gaussian", "cauchy"])
+@pytest.mark.parametrize("derivative", [True, False])
+def test_equals_numpy(activation, local_loss, derivative):
+    network = lrajax.mlp((5, 4, 6, 3, 2), activation)
+    batch = reference.make_batch(network, 7)
+    rule = lrajax.lra_e(
+        network, beta=BETA, gamma=GAMMA, local_loss=local_loss, derivative=derivative
+    )
+    params = reference.make_params(rule)
+    y, e, dw, db, de = numpy_lra_e(params, batch, activation, local_loss, derivative)
+    lambda_, updates = reference.compute(rule, params, batch)
+    reference.assert_columns(lambda_.targets, y)
+    reference.assert_columns(lambda_.errors, e)
+    reference.assert_updates(updates.forward, dw, db)
+    reference.assert_updates(updates.feedback, {l: d.T for l, d in de.items()})
+
+
+def test_small_beta_gives_first_order_errors():
+    """As β → 0, e^{l-1} → 2β φ′(h^{l-1}) ⊗ (E^l e^l), with a remainder of the order of β²."""
+    with jax.enable_x64(True):
+        network = lrajax.mlp((5, 4, 6, 3, 2))
+        batch = reference.make_batch(network, 7)
+        params = reference.make_params(lrajax.lra_e(network))
+        w = reference.paper(params.feedback)
+
+        def relative_remainder(beta):
+            lambda_, _ = reference.compute(lrajax.lra_e(network, beta=beta), params, batch)
+            h, e = (jax.tree.map(np.asarray, (None, *t)) for t in (lambda_.h, lambda_.errors))
+            first = {
+                l: 2 * beta * (1 - np.tanh(h[l]) ** 2) * (e[l + 1] @ w[l + 1]) for l in w if l < 4
+            }
+            return np.array([np.abs(e[l] - first[l]).max() / np.abs(first[l]).max() for l in first])
+
+        remainder = relative_remainder(1e-3)
+        assert (remainder < 1e-2).all()
+        # e^l is itself of the order of β in all but the last hop, so there it falls faster still
+        ratios = remainder / relative_remainder(5e-4)
+        np.testing.assert_allclose(ratios[-1], 2, rtol=0.05)
+        assert (ratios > 1.9).all()
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.4])
+def test_tied_and_linear_is_backprop_scaled_per_layer(beta):
+    """With E = Wᵀ and φ the identity each hop multiplies the error by 2β Wᵀ."""
+    with jax.enable_x64(True):
+        network = lrajax.mlp((5, 4, 6, 3, 2), "identity")
+        batch = reference.make_batch(network, 7)
+        rule, yardstick = lrajax.lra_e(network, beta=beta), lrajax.backprop(network)
+        tied = reference.tie(reference.make_params(rule))
+        _, ours = reference.compute(rule, tied, batch)
+        _, theirs = reference.compute(yardstick, tied, batch)
+        assert diagnostics.layer_angles(ours, theirs).max() < 1e-3
+        hops = (3, 2, 1, 0)
+        for update, expected, n in zip(ours.forward, theirs.forward, hops, strict=True):
+            unscaled = jax.tree.map(lambda a, n=n: a / (2 * beta) ** n, update)
+            chex.assert_trees_all_close(unscaled, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_gamma_scales_the_error_weights_update_alone(network, batch):
+    params = reference.make_params(lrajax.lra_e(network))
+    rules = (lrajax.lra_e(network, gamma=gamma) for gamma in (0.0, 0.5, 1.0))
+    none, half, one = (reference.compute(rule, params, batch)[1] for rule in rules)
+    chex.assert_trees_all_close(none.forward, one.forward)
+    chex.assert_trees_all_close(half.feedback, jax.tree.map(lambda e: e / 2, one.feedback))
+    assert not any(np.any(e) for e in jax.tree.leaves(none.feedback))
+
+
+@functools.cache
+def after_training_on_digits(derivative):
+    digits = load_digits()
+    examples = training.Examples(digits.data.astype(np.uint8), digits.target)
+    network = lrajax.mlp((64, 32, 32, 10))
+    algo = lrajax.lra_e(network, derivative=derivative)
+    optimizer = optax.sgd(0.01)
+    step = training.make_train_step(algo, optimizer)
+    epoch = jax.jit(training.make_train_epoch(step, 50, num_classes=10, max_pixel=16.0))
+    state = start = training.init_state(algo, optimizer, jax.random.key(0))
+    for _ in range(8):
+        state, metrics = epoch(state, examples)
+    batch = training.to_batch(examples, jnp.arange(200), 10, 16.0)
+    return network, algo, start.params, state.params, metrics, batch
+
+
+@pytest.mark.parametrize("derivative", [True, False])
+def test_error_weights_come_to_align_with_forward_weights(derivative):
+    """Shows the sign of ΔE: with the printed one the angle rises and training collapses."""
+    *_, before, after, metrics, _ = after_training_on_digits(derivative)
+    angles = diagnostics.feedback_angles(after)
+    assert (angles < diagnostics.feedback_angles(before) - 10).all()
+    assert (angles < 80).all()
+    assert metrics.error < 10
+
+
+def test_update_stays_within_90_degrees_of_backprop_after_training():
+    network, algo, _, params, _, batch = after_training_on_digits(True)
+    per_layer, overall = diagnostics.update_angles_to_backprop(
+        lrajax.backprop(network), algo, params, batch
+    )
+    assert (per_layer < 90).all()
+    assert overall < 90
