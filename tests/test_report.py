@@ -1,5 +1,6 @@
 """experiments/report.py on runs of experiments/train.py."""
 
+import itertools
 import json
 import pathlib
 import re
@@ -34,18 +35,28 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def report(monkeypatch):
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    import report
+@pytest.fixture(scope="module")
+def report():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXPERIMENTS)
+        import report
 
-    return report
+        yield report
 
 
-def test_comparison_is_one_self_contained_page_and_pngs(folder, tmp_path):
-    runs = (folder / "two & more", folder / "sweep")
-    printed = ok("report.py", *runs, f"--to={tmp_path}", f"--tensorboard={tmp_path / 'logs'}")
-    assert printed.strip() == str(tmp_path / "index.html")
+@pytest.fixture(scope="module")
+def runs(folder, report):
+    return [report.Run(folder / name) for name in ("two & more", "sweep")]
+
+
+@pytest.fixture(scope="module")
+def series(runs, report):
+    number = itertools.count()
+    return [one for run in runs for one in report.read_series(run, None, number)]
+
+
+def test_comparison_is_one_self_contained_page_and_pngs(runs, series, report, tmp_path):
+    report.write_page(runs, series, tmp_path)
     page = (tmp_path / "index.html").read_text()
     figures = re.findall(r'<figure id="(\w+)">', page)
     assert {"valid_error", "train_error", "angles", "feedback_angles", "discrepancy"} < {*figures}
@@ -54,9 +65,13 @@ def test_comparison_is_one_self_contained_page_and_pngs(folder, tmp_path):
     assert all(url.startswith("data:image/png") for url in re.findall(r'src="([^"]*)', page))
     assert "http" not in re.sub(r"base64,\S+", "", page)
     assert "two &amp; more" in page
-    summary = json.loads((runs[0] / "summary.json").read_text())
+    summary = runs[0].summary
     assert f"{summary['test_error_mean']:.2f} ± {summary['test_error_std']:.2f}" in page
-    assert read_tensorboard(tmp_path / "logs" / "two_&_more_1") == read_metrics(runs[0], 1)
+
+
+def test_tensorboard_has_the_metrics(runs, series, report, tmp_path):
+    report.write_tensorboard(series, tmp_path)
+    assert read_tensorboard(tmp_path / "two_&_more_1") == read_metrics(runs[0].path, 1)
 
 
 def read_metrics(folder, seed):
@@ -82,21 +97,18 @@ def read_tensorboard(folder):
     return values
 
 
-def test_measures_are_those_of_the_selected_parameters(folder, report):
-    path = folder / "two & more"
-    run = report.Run(path)
-    (series,) = report.read_series(run, None, iter(range(1)))
-    summary = json.loads((path / "summary.json").read_text())
-    for selected, error in zip(series.selected, summary["test_error"], strict=True):
+def test_measures_are_those_of_the_selected_parameters(runs, series):
+    one = series[0]
+    for selected, error in zip(one.selected, runs[0].summary["test_error"], strict=True):
         wrong = selected.confusion.sum() - np.trace(selected.confusion)
         assert 100 * wrong / 297 == pytest.approx(error, abs=1e-3)
-    for start, selected in zip(series.start, series.selected, strict=True):
+    for start, selected in zip(one.start, one.selected, strict=True):
         assert np.isnan(selected.feedback_angles[0])
         assert (selected.feedback_angles[1:] < start.feedback_angles[1:]).all()
         assert selected.angles[-1] < 1  # the output's update is backprop's own
         assert selected.output_loss < start.output_loss
         assert selected.discrepancy > selected.output_loss
-    assert series.filters.shape == (16, 8, 8)
+    assert one.filters.shape == (16, 8, 8)
 
 
 def test_unfinished_run_shows_its_curves(folder, tmp_path):
