@@ -11,15 +11,15 @@ there already are skipped, so the command can be interrupted and given again.
 
 import functools
 import pathlib
-import sys
 import time
 
 import cells
+import commandline
 import jax
 import probes
 import records
 import runs
-from absl import app, flags, logging
+from absl import app, flags
 from tqdm import tqdm
 
 from lrajax import data
@@ -105,7 +105,7 @@ def main(argv: list[str]) -> None:
         for name in sorted({cell.settings.dataset for cell in missing}):
             load(name)
     except ValueError as error:
-        sys.exit(f"reproduce.py: {error}")
+        commandline.fail(error)
     if not missing:
         print(f"all {len(chosen)} cells are there already: {out_dir()}")
         return
@@ -119,5 +119,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.ERROR)
-    app.run(main)
+    app.run(main, flags_parser=commandline.parse_flags)

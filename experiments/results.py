@@ -6,12 +6,12 @@ python experiments/results.py
 import itertools
 import json
 import pathlib
-import sys
 
 import cells
 import claims
+import commandline
 import figures
-from absl import app, flags, logging
+from absl import app, flags
 
 RESULTS = flags.DEFINE_string("results", "results", "folder that reproduce.py wrote")
 OUT = flags.DEFINE_string("out", "RESULTS.md", "file to write; figures go beside it, in figures/")
@@ -124,7 +124,7 @@ def main(argv: list[str]) -> None:
     folder = pathlib.Path(RESULTS.value)
     results = load(folder)
     if not any(results.values()):
-        sys.exit(f"results.py: --results={folder} holds no results: run reproduce.py first")
+        commandline.fail(ValueError(f"results={folder} holds no results: run reproduce.py first"))
     out = pathlib.Path(OUT.value)
     out.write_text(render(results))
     for name, draw in figures.FIGURES.items():
@@ -134,5 +134,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.ERROR)
-    app.run(main)
+    app.run(main, flags_parser=commandline.parse_flags)

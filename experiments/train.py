@@ -10,8 +10,8 @@ it was interrupted.
 """
 
 import sys
-from typing import NoReturn
 
+import commandline
 import devices
 import helptext
 import jax
@@ -19,7 +19,7 @@ import numpy as np
 import presets
 import records
 import runs
-from absl import app, flags, logging
+from absl import app, flags
 from folder import RunFolder
 from interruption import Interruption
 from tqdm import tqdm
@@ -191,8 +191,6 @@ def finish(
 def main(argv: list[str]) -> None:
     """Flags to data to compiled epochs to a table."""
     try:
-        if len(argv) > 1:
-            raise ValueError(f"{argv[1]!r} is not a flag: write --name=value")
         settings = settings_from_flags()
         at_least("checkpoint_every", CHECKPOINT_EVERY.value, 1)
         jax.config.update("jax_default_matmul_precision", PRECISION.value)
@@ -213,7 +211,7 @@ def main(argv: list[str]) -> None:
             folder.open()
             done, run = folder.resume(jax.eval_shape(experiment.start))
     except ValueError as error:
-        fail(error)
+        commandline.fail(error)
     done, run = experiment.resume(done, run)
     run, signal = train(experiment, folder, run, done)
     sys.exit(finish(experiment, folder, run, signal))
@@ -224,25 +222,12 @@ def say(message: str) -> None:
     tqdm.write(f"train.py: {message}", file=sys.stderr)
 
 
-def fail(error: Exception) -> NoReturn:
-    """Says in one line what is wrong with the command, and leaves with status 2."""
-    message = " ".join(str(error).split())
-    # The library names arguments; on the command line they are flags.
-    name = message.partition("=")[0]
-    print(f"train.py: {'--' if name in flags.FLAGS else ''}{message}", file=sys.stderr)
-    sys.exit(2)
-
-
 def parse_flags(argv: list[str]) -> list[str]:
-    """Absl's parser, with a short help and its errors on one line."""
+    """The binaries' parser, with a short help."""
     if text := helptext.answer(argv):
         print(text)
         sys.exit()
-    logging.set_verbosity(logging.ERROR)  # JAX's search for devices is no news
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        fail(error)
+    return commandline.parse_flags(argv)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,90 @@
+"""experiments/reproduce.py and results.py, on a few of the quick cells."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "experiments"))
+
+
+def run(script, *flags):
+    command = [sys.executable, ROOT / "experiments" / script, *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    done = run("reproduce.py", "--quick", "--cells=dfa", f"--out_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_target_writes_its_cells(results):
+    found = sorted(str(path.relative_to(results)) for path in results.glob("*/*.json"))
+    assert found == [
+        "figure1/dfa.json",
+        "figure2/dfa.json",
+        "table1/dfa-3.json",
+        "table2/dfa-3.json",
+    ]
+    cell = json.loads((results / "figure1/dfa.json").read_text())
+    assert len(cell["curves"]["test_error"]) == cell["settings"]["epochs"] == 2
+    assert {"angle", "layer_angles", "discrepancy", "output_loss"} <= cell["curves"].keys()
+    assert cell["summary"]["seeds"] == [0, 1]
+    assert {"knn_accuracy", "silhouette", "tsne", "labels"} == (
+        json.loads((results / "figure2/dfa.json").read_text())["final"].keys()
+    )
+
+
+def test_complete_results_are_left_alone_and_a_deleted_cell_comes_back_the_same(results):
+    path = results / "table1" / "dfa-3.json"
+    flags = ("--quick", "--cells=dfa", "--target=table1", f"--out_dir={results}")
+    before = json.loads(path.read_text())
+    stamp = path.stat().st_mtime_ns
+    assert "there already" in run("reproduce.py", *flags).stdout
+    assert path.stat().st_mtime_ns == stamp
+    path.unlink()
+    assert run("reproduce.py", *flags).returncode == 0
+    after = json.loads(path.read_text())
+    for name in ("settings", "summary", "curves"):
+        assert after[name] == before[name]
+
+
+def test_results_are_rendered_with_figures(results):
+    out = results / "RESULTS.md"
+    done = run("results.py", f"--results={results}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    text = out.read_text()
+    error = json.loads((results / "table1/dfa-3.json").read_text())["summary"]["test_error_mean"]
+    assert f"{error:.2f} ±" in text
+    assert "/ 4.17" in text  # the paper's, for DFA at 3 layers
+    assert {path.name for path in (results / "figures").iterdir()} >= {"figure1.png", "figure1.svg"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--target=table4"], ["--target", "table3"]),
+        (["--cells=lra-e"], ["--cells", "lra_e-3"]),
+        (["--seeds=0"], ["--seeds", "at least 1"]),
+        (["--data_dir=/nowhere"], ["--data_dir"]),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(flags, words, tmp_path):
+    done = run("reproduce.py", *flags, f"--out_dir={tmp_path}")
+    assert done.returncode != 0
+    (line,) = done.stderr.splitlines()
+    assert all(word in line for word in words), line
+
+
+def test_results_md_is_current():
+    import results
+
+    if not (ROOT / "results").exists():
+        pytest.skip("no results are committed")
+    assert results.render(results.load(ROOT / "results")) == (ROOT / "RESULTS.md").read_text()
