@@ -21,13 +21,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import report_figures as figures
-from matplotlib.figure import Figure
 from measures import Probe
-from report_figures import Series
 from runs import Settings
 
 from lrajax import data
+
+try:
+    import report_figures as figures
+    from matplotlib.figure import Figure
+    from report_figures import Series
+except ModuleNotFoundError as error:
+    sys.exit(f"report.py: {error.name} is not installed: pip install '.[plots]' has it")
 
 PAGE = string.Template(pathlib.Path(__file__).with_name("report.html").read_text())
 CURVES = {
@@ -184,7 +188,7 @@ def write_page(runs: Sequence[Run], series: Sequence[Series], folder: pathlib.Pa
 
 def write_tensorboard(series: Sequence[Series], folder: pathlib.Path) -> None:
     """The curves as TensorBoard's event files, a folder for each setting and seed."""
-    from tensorboardX import SummaryWriter  # lazy: few want it
+    from tensorboardX import SummaryWriter  # lazy: few want it, and it takes a second
 
     for one in series:
         for seed in range(one.curves["train_loss"].shape[1]):
