@@ -128,3 +128,12 @@ def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path):
     (line,) = done.stderr.splitlines()
     assert str(tmp_path) in line
     assert "train.py --out_dir" in line
+
+
+def test_command_of_the_readme_draws_its_run(folder):
+    """Its folder is the one that the README's first command makes."""
+    readme = (EXPERIMENTS.parent / "README.md").read_text()
+    (run,) = re.findall(r"^\.venv/bin/python experiments/report\.py (\S+)$", readme, re.MULTILINE)
+    assert f"--out_dir={run}\n" in readme
+    ok("report.py", folder / "two & more")
+    assert (folder / "two & more" / "report" / "index.html").exists()
