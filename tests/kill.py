@@ -71,11 +71,15 @@ def results(folder):
 def kill_once(folder, epochs, rng, startup):
     """Starts the run, kills it; whether a save was cut, and how many epochs were lost."""
     process = start(folder, f"--epochs={epochs}")
+    count = lines(folder)
     if rng.random() < 0.2:
-        time.sleep(rng.uniform(0, startup))
+        deadline = time.monotonic() + rng.uniform(0, startup)
+        while time.monotonic() < deadline and lines(folder) == count:
+            time.sleep(0.001)
     else:
-        wait_for(process, folder, lines(folder) + rng.randint(1, 10))
+        wait_for(process, folder, count + rng.randint(1, 10))
         time.sleep(rng.uniform(0, 0.03))
+    assert process.poll() is None, "the run ended before it was killed: more epochs are needed"
     process.kill()
     process.communicate()
     return any(folder.glob("*.tmp")), lines(folder) - newest(folder)
@@ -89,7 +93,7 @@ def main():
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as temporary:
         alone, killed = pathlib.Path(temporary) / "alone", pathlib.Path(temporary) / "killed"
-        epochs = 12 * arguments.kills
+        epochs = 20 * arguments.kills + 50
         began = time.monotonic()
         process = start(alone, f"--epochs={epochs}")
         wait_for(process, alone, 1)
