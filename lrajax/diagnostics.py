@@ -129,6 +129,7 @@ def watch(algo: Algorithm, step: Callable) -> Callable:
         key = jax.random.fold_in(watched.key, watched.step)
         lambda_ = algo.compute_targets(watched.params, batch, key=key)
         updates = algo.calc_updates(watched.params, lambda_)
+        state: TrainState
         state, metrics = step(end_watch(watched), batch)
         values = quantities(lambda_, updates, state.params).values()
         finite = jnp.stack(list(map(all_finite, values)))
