@@ -6,12 +6,17 @@ python experiments/results.py
 import itertools
 import json
 import pathlib
+import sys
 
 import cells
 import claims
 import commandline
-import figures
 from absl import app, flags
+
+try:
+    import figures
+except ModuleNotFoundError as error:
+    sys.exit(f"results.py: {error.name} is not installed: pip install '.[plots]' has it")
 
 RESULTS = flags.DEFINE_string("results", "results", "folder that reproduce.py wrote")
 OUT = flags.DEFINE_string("out", "RESULTS.md", "file to write; figures go beside it, in figures/")

@@ -26,18 +26,35 @@ def test_python_snippets_run(snippet):
     exec(compile(snippet, "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if "experiments/train.py" in c])
-def test_training_commands_run(command, tmp_path):
-    """The part after the installation, for one epoch, with digits in place of a folder of MNIST."""
-    words = shlex.split(command.split(" && ")[-1])
-    assert words[0].endswith("python")
-    words = [w.replace("mnist", "digits").replace("FOLDER", str(tmp_path)) for w in words[1:]]
-    script = [str(ROOT / words[0]), *words[1:], "--epochs=1"]
-    done = subprocess.run(
-        [sys.executable, *script], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert "test %" in done.stdout
+# What keeps each command short, with digits in place of a folder of MNIST.
+SHORT = {
+    "train.py": ("--epochs=1",),
+    "report.py": (),
+    "reproduce.py": ("--quick", "--cells=dfa", "--out_dir=results"),
+    "results.py": (),
+}
+
+
+def test_commands_run_in_the_order_of_the_page(tmp_path):
+    """What follows the installation; the tests' own command is the one that is running."""
+    ran = []
+    for command in (c.split(" && ")[-1] for c in commands() if "pytest" not in c):
+        python, script, *flags = shlex.split(command)
+        assert python.endswith("python")
+        script = ROOT / script
+        flags = [flag.replace("mnist", "digits").replace("FOLDER", str(tmp_path)) for flag in flags]
+        done = subprocess.run(
+            [sys.executable, script, *flags, *SHORT[script.name]],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        ran.append(script.name)
+    assert set(ran) == SHORT.keys()
+    assert (tmp_path / "runs" / "first" / "report" / "index.html").exists()
+    assert (tmp_path / "RESULTS.md").exists()
 
 
 def test_ci_runs_the_test_command_of_the_readme():
