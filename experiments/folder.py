@@ -74,6 +74,10 @@ class RunFolder:
                 records.write_json(self.path / "config.json", self._config)
             self._metrics.touch()
 
+    def close(self) -> None:
+        """Gives the folder free; the end of the process does so too."""
+        self._lock.close()
+
     def resume(self, like: Run) -> tuple[int, Run | None]:
         """Goes back to the newest checkpoint that is whole and that metrics.jsonl reaches.
 

@@ -13,6 +13,7 @@ import time
 import jax
 import jax.numpy as jnp
 import kill
+import long_haul
 import numpy as np
 import optax
 import pytest
@@ -105,9 +106,9 @@ def test_two_runs_on_one_folder(tmp_path):
     holder.open()
     with pytest.raises(ValueError, match="in use by another process: wait for it"):
         other.open()
-    holder._lock.close()  # as the end of the process does, however it comes
+    holder.close()  # as the end of the process does, however it comes
     other.open()
-    other._lock.close()
+    other.close()
 
 
 def test_the_second_signal_ends_the_process_in_the_middle_of_an_epoch():
@@ -234,11 +235,11 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(tmp_path, monkeypatch):
     assert [message.split(": ")[1][:8] for message in said] == ["training", "nothing "]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
-    folder._lock.close()
+    folder.close()
     again, (done, run) = taken(tmp_path, said)
     assert done == 4
     np.testing.assert_array_equal(run["w"], [4, 4])
-    again._lock.close()
+    again.close()
 
 
 @pytest.mark.parametrize(
@@ -256,27 +257,27 @@ def test_a_metrics_file_cut_in_mid_line(tmp_path, tail, done):
     folder, _ = taken(tmp_path, [])
     for number in (1, 2, 3):
         folder.write_epoch(epoch(number), {"w": np.full(2, float(number))})
-    folder._lock.close()
+    folder.close()
     before = (tmp_path / "metrics.jsonl").read_bytes()
     (tmp_path / "metrics.jsonl").write_bytes(before + (tail or b""))
     folder, (found, _) = taken(tmp_path, [])
     assert found == done
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
-    folder._lock.close()
+    folder.close()
 
 
 def test_a_checkpoint_that_the_metrics_do_not_reach_is_passed_over(tmp_path):
     folder, _ = taken(tmp_path, [])
     for number in (1, 2, 3):
         folder.write_epoch(epoch(number), {"w": np.full(2, float(number))})
-    folder._lock.close()
+    folder.close()
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
     said = []
     folder, (done, run) = taken(tmp_path, said)
     assert done == run["w"][0] == 2
     assert "later than step 2: passed over" in said[0]
-    folder._lock.close()
+    folder.close()
 
 
 @pytest.mark.parametrize(
@@ -298,18 +299,18 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, files, words):
 def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     folder, _ = taken(tmp_path, [])
     folder.write_epoch(epoch(1), {"other": np.zeros(2)})
-    folder._lock.close()
+    folder.close()
     folder = RunFolder(tmp_path, settings(), print)
     folder.open()
     with pytest.raises(ValueError, match="does not fit: other is"):
         folder.resume({"w": np.zeros(2)})
-    folder._lock.close()
+    folder.close()
 
 
 def test_other_versions_are_noted(tmp_path, monkeypatch):
     folder, _ = taken(tmp_path, [])
     folder.write_epoch(epoch(1), {"w": np.zeros(2)})
-    folder._lock.close()
+    folder.close()
     said = []
     folder = RunFolder(tmp_path, settings(), said.append)
     folder._config["device"] = "abacus"
@@ -319,7 +320,7 @@ def test_other_versions_are_noted(tmp_path, monkeypatch):
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["device"] != "abacus"
     assert [(r["after_epoch"], r["device"]) for r in config["resumed"]] == [(1, "abacus")]
-    folder._lock.close()
+    folder.close()
 
 
 # --- Numerical honesty ---------------------------------------------------------------------------
@@ -478,3 +479,13 @@ def test_a_flag_that_is_empty_or_no_number_is_refused():
         assert status == 2
         assert len(said) == 1
         assert words in said[0]
+
+
+# --- Long runs -----------------------------------------------------------------------------------
+
+
+def test_nothing_grows_with_the_epochs(tmp_path):
+    """The shortened form of tests/long_haul.py."""
+    measured = long_haul.measure(120, tmp_path)
+    assert measured[-1].compilations == measured[2].compilations > 0
+    assert measured[-1].memory - measured[20].memory < 5
