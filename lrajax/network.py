@@ -58,9 +58,7 @@ def forward(network: Network, params: tuple, x: Array) -> tuple[tuple, tuple]:
     Raises:
       ValueError: x is not a batch of what the first layer takes.
     """
-    in_shape = network.layers[0].in_shape
-    if x.shape[1:] != in_shape:
-        raise ValueError(f"x has shape {x.shape}; the network takes batches of {in_shape}")
+    check_input(network, x)
     hs, zs = [], []
     z = x
     for layer, theta in zip(network.layers, params, strict=True):
@@ -82,9 +80,21 @@ def output_error(batch: Batch, z_out: Array) -> Array:
     Raises:
       ValueError: the labels do not have the output's shape.
     """
-    if batch.y.shape != z_out.shape:
-        raise ValueError(f"y has shape {batch.y.shape}; the network's output has {z_out.shape}")
+    check_labels(batch.y, z_out)
     return z_out - batch.y
+
+
+def check_input(network: Network, x: Array) -> None:
+    """Raises ValueError unless x is a batch of what the first layer takes."""
+    in_shape = network.layers[0].in_shape
+    if x.shape[1:] != in_shape:
+        raise ValueError(f"x has shape {x.shape}; the network takes batches of {in_shape}")
+
+
+def check_labels(y: Array, z_out: Array) -> None:
+    """Raises ValueError unless y has the output's shape; broadcast, it would teach nonsense."""
+    if y.shape != z_out.shape:
+        raise ValueError(f"y has shape {y.shape}; the network's output has {z_out.shape}")
 
 
 def from_errors(batch: Batch, h: tuple, z: tuple, errors: Sequence[Array]) -> Calculations:

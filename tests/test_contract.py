@@ -124,9 +124,9 @@ def test_updates_are_finite_and_of_every_forward_parameter(name, activation):
 
 @every_rule
 def test_jit_equals_eager(name):
-    rule, params, batch, lambda_, updates = case(name)
-    compiled = jax.jit(functools.partial(reference.compute, rule))
-    close(compiled(params, batch, KEY), (lambda_, updates))
+    rule, params, batch, _, _ = case(name)
+    function = functools.partial(reference.compute, rule)
+    close(jax.jit(function)(params, batch, KEY), function(params, batch, KEY))
 
 
 @every_rule
@@ -295,7 +295,7 @@ def test_bad_hyperparameters_are_named(name, kwargs, message):
 
 @every_rule
 def test_learns_a_small_problem(name):
-    """Three noisy clusters. For backprop, the very first step must go downhill as well."""
+    """Three noisy clusters."""
     rng = np.random.default_rng(0)
     # A hard-sigmoid unit at 0 or 1 gets no update: two hidden layers as narrow as this can stick.
     network = lrajax.mlp((5, 16, 3) if name == "equil_prop" else (5, 16, 16, 3))

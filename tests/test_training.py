@@ -224,6 +224,26 @@ def test_vmapped_run_equals_single_runs_and_a_seed_gives_the_same_numbers(sets):
     assert metrics.valid.error.shape == (2,)
 
 
+def test_the_first_diverged_epoch_is_noted_and_never_selected(key, sets):
+    algo, optimizer, step, _ = made()
+
+    def poisoned(state, batch):
+        """Parameters that turn NaN in the second epoch, of 2 steps as the others, and stay so."""
+        state, metrics = step(state, batch)
+        factor = jnp.where(state.step > 2, jnp.nan, 1.0)
+        return state._replace(params=jax.tree.map(lambda p: p * factor, state.params)), metrics
+
+    epoch = jax.jit(training.make_epoch(algo, poisoned, 4, num_classes=2, max_pixel=255.0))
+    run = training.init_run(algo, optimizer, key)
+    noted = []
+    for _ in range(3):
+        run, _ = epoch(run, *sets)
+        noted.append(int(run.diverged_at))
+    assert noted == [0, 2, 2]
+    assert run.best.epoch == 1
+    assert training.all_finite(run.best.params)
+
+
 def test_an_epoch_compiles_once_and_its_buffers_can_be_donated(key, sets):
     algo, optimizer, _, epoch = made()
     chex.clear_trace_counter()

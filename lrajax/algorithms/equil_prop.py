@@ -5,7 +5,7 @@
     ds/dt = -dE/ds - β dC/ds                                                      relaxation
     ΔW^l  = (1/β) (dE/dW^l(s^β) - dE/dW^l(s^0)),   dE/dW^l = -s^l (s^{l-1})ᵀ      update
 
-s^0-phase ("free") and s^β ("nudged") are the fixed points at β = 0 and β. The states are clipped to
+s^0 ("free") and s^β ("nudged") are the fixed points at β = 0 and at β. The states are clipped to
 [0, 1], where ρ(s) = s, so neither ρ nor ρ′ appears. The feedback path is the transpose of the
 forward one: EP has no feedback weights. The layers' own activations are not used.
 """
@@ -17,10 +17,17 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax import initializers, layers
-from lrajax._checks import at_least, one_of, positive
+from lrajax._checks import at_least, between, one_of, positive
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
 from lrajax.losses import half_squared
-from lrajax.network import check_reduction, init_forward, no_feedback, reduce_batch
+from lrajax.network import (
+    check_input,
+    check_labels,
+    check_reduction,
+    init_forward,
+    no_feedback,
+    reduce_batch,
+)
 
 NUDGES = ("random", "centred", "positive")
 
@@ -67,6 +74,7 @@ def equil_prop(
     at_least("free_steps", free_steps, 1)
     at_least("nudged_steps", nudged_steps, 1)
     positive("step_size", step_size)
+    between("step_size", step_size, 0, 1)
     if tolerance is not None:
         at_least("tolerance", tolerance, 0)
     check_reduction(reduction)
@@ -99,12 +107,14 @@ def equil_prop(
         return _iterate(step, s, steps, tolerance)
 
     def free_phase(params, x):
+        check_input(network, x)
         start = tuple(jnp.zeros((x.shape[0], *layer.out_shape)) for layer in network.layers)
         return relax(params, x, start, free_steps)
 
     def compute_targets(params, batch, *, key=None):
         x, y = batch
         free = free_phase(params, x)
+        check_labels(y, free[-1])
 
         def nudged(beta):
             return relax(params, x, free, nudged_steps, y, beta)
