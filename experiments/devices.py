@@ -113,6 +113,10 @@ def join_processes(
             f"coordinator={coordinator} needs --num_processes and a --process_id from 0 to "
             "num_processes - 1"
         )
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isdigit()):
+        raise ValueError(f"coordinator={coordinator} is not an address: write HOST:PORT")
+    at_least("timeout", timeout, 1)
 
     def give_up():
         print(

@@ -219,14 +219,16 @@ class Experiment:
         Returns:
           The same on every process; a new run where there was none.
         """
+        like = jax.eval_shape(self.start)
+        shapes = jax.eval_shape(checkpoint.plain, like)
+        empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        arrays = jax.device_get(checkpoint.plain(run)) if run else empty
         if jax.process_count() > 1:
-            like = jax.eval_shape(self.start)
-            shapes = jax.eval_shape(checkpoint.plain, like)
-            empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-            mine = checkpoint.plain(run) if run else empty
-            done, shared = multihost_utils.broadcast_one_to_all((np.int32(done), mine))
-            run = checkpoint.wrap(shared, like)
-        return int(done), jax.device_put(run, self.placement.runs) if done else self.start()
+            done, arrays = multihost_utils.broadcast_one_to_all((np.int32(done), arrays))
+        if not done:
+            return 0, self.start()
+        # As numbers: JAX cannot put keys on the devices of other processes.
+        return int(done), checkpoint.wrap(jax.device_put(arrays, self.placement.runs), like)
 
     def epochs(self, run: training.Run | None = None, done: int = 0) -> Iterator[Epoch]:
         """Trains from `run`, `done` epochs old (default: the start), yielding after each epoch."""
