@@ -1,6 +1,7 @@
 """What holds for every rule on any small network, with hypothesis choosing the network."""
 
 import functools
+import itertools
 
 import chex
 import hypothesis
@@ -67,6 +68,20 @@ def test_updates_are_finite_and_a_tree_like_params(rule, problem):
         updates = update(params, Batch(x, batch.y), KEY)
         chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
         chex.assert_tree_all_finite(updates)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_two_weights_are_drawn_alike(rule):
+    """All of one shape and one scheme, so that two drawn from the same key would be equal."""
+    scheme = lrajax.initializers.gaussian(1.0)
+    arguments = {"w_init": scheme}
+    if rule not in ("backprop", "equil_prop"):
+        arguments["e_init"] = scheme
+    params = lrajax.ALGORITHMS[rule](lrajax.mlp((3,) * 6), **arguments).init(KEY)
+    drawn = [np.asarray(leaf) for leaf in jax.tree.leaves(params) if leaf.any()]
+    assert len(drawn) >= 5
+    for a, b in itertools.combinations(drawn, 2):
+        assert not np.isin(a, b).any()
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -1,0 +1,217 @@
+"""Breaks the rules, the losses and the training loop one at a time, and sees whether a test notices.
+
+    python tests/mutations.py            all of them
+    python tests/mutations.py lra_e      those of the files whose path contains a word
+
+Each mutation is made in a copy of the package and of the tests, against which the tests named for
+its file run until one fails. Ends with an error if fewer than 90 % are caught.
+"""
+# ruff: noqa: E501 - a mutation reads best on one line
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+DRAWS = "test_properties.py::test_no_two_weights_are_drawn_alike"
+
+# For each file the tests that should notice, quickest first, then (what is there, what to put).
+MUTATIONS = {
+    "lrajax/losses.py": (
+        ["test_losses.py"],
+        [
+            (
+                "value=lambda y, z: _per_example(-y * _log(z))",
+                "value=lambda y, z: _per_example(y * _log(z))",
+            ),
+            ("error=lambda y, z: -y / jnp", "error=lambda y, z: y / jnp"),
+            (
+                "value=lambda y, z: _per_example((y - z) ** 2),\n    error=lambda y, z: -2",
+                "value=lambda y, z: _per_example((y - z) ** 2) / 2,\n    error=lambda y, z: -2",
+            ),
+            ("error=lambda y, z: -2 * (y - z),", "error=lambda y, z: -(y - z),"),
+            ("/ (1 + (y - z) ** 2)", "/ (1 + (y - z))"),
+            ("jnp.log1p((y - z) ** 2)", "jnp.log((y - z) ** 2)"),
+            ("error=lambda y, z: z - y", "error=lambda y, z: y - z"),
+            (".sum(axis=1)", ".mean(axis=1)"),
+        ],
+    ),
+    "lrajax/algorithms/backprop.py": (
+        ["test_backprop.py"],
+        [
+            (
+                "network.layers[l], params.forward[l], z[l - 1], delta",
+                "network.layers[l], params.forward[l], h[l - 1], delta * 2",
+            ),
+            (
+                "vjp_post(network.layers[l - 1], h[l - 1], error)",
+                "vjp_post(network.layers[l - 1], z[l - 1], error)",
+            ),
+            ("delta = layers.vjp_post(network.layers[l - 1], h[l - 1], error)", "delta = error"),
+            ("for l in reversed(range(1,", "for l in (range(1,"),
+        ],
+    ),
+    "lrajax/algorithms/rfa.py": (
+        ["test_rfa.py", DRAWS, "test_contract.py"],
+        [
+            (
+                "feedback(network.layers[l], params.feedback[l], delta)",
+                "feedback(network.layers[l], params.feedback[l], -delta)",
+            ),
+            (
+                "feedback(network.layers[l], params.feedback[l], delta)",
+                "vjp_below(network.layers[l], params.forward[l], z[l - 1], delta)",
+            ),
+            ("delta = layers.vjp_post(network.layers[l - 1], h[l - 1], error)", "delta = error"),
+            (
+                "init_feedback(network.layers, e_key, e_init)",
+                "init_feedback(network.layers, w_key, e_init)",
+            ),
+        ],
+    ),
+    "lrajax/algorithms/dfa.py": (
+        ["test_dfa.py", DRAWS, "test_contract.py"],
+        [
+            ("flat = output_delta.reshape", "flat = -output_delta.reshape"),
+            (
+                "zip(shortcuts[1:], params.feedback[1:], z[:-1]",
+                "zip(shortcuts[1:], params.feedback[1:][::-1], z[:-1]",
+            ),
+            ("layers.feedback(shortcut, e, flat)", "2 * layers.feedback(shortcut, e, flat)"),
+            ("(*hidden, output_delta)", "(*hidden, 2 * output_delta)"),
+        ],
+    ),
+    "lrajax/algorithms/lra_e.py": (
+        ["test_lra_e.py", "test_contract.py"],
+        [
+            ("h[l - 1] - beta * displacement", "h[l - 1] + beta * displacement"),
+            ("h[l - 1] - beta * displacement", "h[l - 1] - displacement"),
+            ("h[l - 1] - beta * displacement", "z[l - 1] - beta * displacement"),
+            (
+                "params.feedback[l], errors[0])",
+                "params.feedback[l], errors[-1][:, : errors[0].shape[1]])",
+            ),
+            ("error_unit(target, z[l - 1])", "error_unit(z[l - 1], target)"),
+            ("gamma * update[name]", "-gamma * update[name]"),
+            ("gamma * update[name]", "update[name]"),
+            ("if derivative else lambda_.errors", "if not derivative else lambda_.errors"),
+            ("losses.LOCAL_LOSSES[local_loss]", 'losses.LOCAL_LOSSES["gaussian"]'),
+        ],
+    ),
+    "lrajax/algorithms/dtp.py": (
+        ["test_dtp.py", "test_contract.py"],
+        [
+            ("z[top - 1] - target_rate * gradient", "z[top - 1] + target_rate * gradient"),
+            (
+                "targets.insert(0, z[l - 1] - difference)",
+                "targets.insert(0, z[l - 1] + difference)",
+            ),
+            ("decode(params, l, z[l]) - decode", "-decode"),
+            ("sigma * jax.random.normal", "jax.random.normal"),
+            ("jnp.abs(sigma - loss)", "jnp.abs(sigma + loss)"),
+            ("sigma = schedule(sigma,", "schedule(sigma,"),
+            ("gaussian.error(cycle.corrupted,", "gaussian.error(cycle.code[:, :1] * 0 +"),
+            ('displacement + jnp.broadcast_to(e["b"], displacement.shape)', "displacement"),
+            ('"b": delta.sum(axis=0)', '"b": delta.mean(axis=0)'),
+            ("reversed(decoded), jax.random", "decoded, jax.random"),
+        ],
+    ),
+    "lrajax/algorithms/equil_prop.py": (
+        ["test_equil_prop.py", "test_contract.py"],
+        [
+            ("force[-1] += beta * (y - s[-1])", "force[-1] -= beta * (y - s[-1])"),
+            ("force = [d - s_l for", "force = [d for"),
+            ("nudged(-beta), nudged(beta), 2 * beta", "nudged(-beta), nudged(beta), beta"),
+            ("nudged(sign * beta), sign * beta", "nudged(sign * beta), beta"),
+            ("rate * (b - a) / distance", "rate * (a - b) / distance"),
+            ("jnp.clip(a + step_size * f, 0, 1)", "(a + step_size * f)"),
+            ("(i < steps) & (change > tolerance)", "(i < steps) & (change < tolerance)"),
+            (
+                "return relax(params, x, free, nudged_steps, y, beta)",
+                "return relax(params, x, free, free_steps, y, beta)",
+            ),
+        ],
+    ),
+    "lrajax/training.py": (
+        [
+            "test_training.py",
+            "test_faults.py::test_divergence_is_kept_at_its_first_epoch_and_never_selected",
+        ],
+        [
+            (
+                "optimizer.update(updates, state.opt_state, state.params)",
+                "optimizer.update(updates, state.opt_state)",
+            ),
+            ("state.key, state.step + 1)", "state.key, state.step)"),
+            ("rows = jax.random.permutation(shuffle_key, size)", "rows = jnp.arange(size)"),
+            ("state._replace(key=key),", "state,"),
+            ("100 * wrong.mean()", "100 * (1 - wrong.mean())"),
+            ("/ max_pixel", "/ 255"),
+            ("a * whole + b * (size - whole)", "a * (size - whole) + b * whole"),
+            ("jnp.arange(whole, size)", "jnp.arange(whole + 1, size)"),
+            ("(new.valid_error < best.valid_error)", "(new.valid_error <= best.valid_error)"),
+            ("(new.valid_error < best.valid_error)", "(new.test_error < best.test_error)"),
+            (" & all_finite((params, metrics))", ""),
+            ("number = run.epoch + 1", "number = run.epoch"),
+            ("(run.diverged_at == 0) & ~all", "~all"),
+            ("measured(valid), measured(test))", "measured(test), measured(valid))"),
+            (
+                "best = select_best(run.best, state.params,",
+                "best = select_best(run.best, run.state.params,",
+            ),
+        ],
+    ),
+}
+
+
+def caught(path, old, new, tests, copy):
+    """Whether one of the tests fails once `old` is `new` in the copy's file."""
+    file = copy / path
+    source = file.read_text()
+    assert source.count(old) == 1, f"{path}: {old!r} is there {source.count(old)} times"
+    file.write_text(source.replace(old, new))
+    try:
+        return any(fails(copy, test) for test in tests)
+    finally:
+        file.write_text(source)
+
+
+def fails(copy, test):
+    """Whether a test file, or a test of one, fails against the copy."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", f"tests/{test}"],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy)},
+        capture_output=True,
+    )
+    return done.returncode != 0
+
+
+def main():
+    words = sys.argv[1:] or [""]
+    survivors, total = [], 0
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = pathlib.Path(temporary)
+        for name in ("lrajax", "experiments", "tests"):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+        shutil.copy(ROOT / "setup.cfg", copy)
+        for path, (tests, mutations) in MUTATIONS.items():
+            if not any(word in path for word in words):
+                continue
+            assert not any(fails(copy, test) for test in tests), f"{tests} fail as they are"
+            for old, new in mutations:
+                total += 1
+                if not caught(path, old, new, tests, copy):
+                    survivors.append((path, old, new))
+                    print(f"survives: {path}: {old!r} -> {new!r}", flush=True)
+    print(f"{total - len(survivors)} of {total} mutations caught")
+    sys.exit(10 * len(survivors) > total)
+
+
+if __name__ == "__main__":
+    main()
