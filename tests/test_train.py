@@ -74,8 +74,8 @@ def test_best_params_give_the_reported_test_error(tmp_path):
 
 
 def test_a_seed_gives_the_same_run_alone_and_in_company(tmp_path):
-    ok(*SMALL, "--seed=4", "--num_seeds=3", f"--out_dir={tmp_path / 'three'}")
-    ok(*SMALL, "--seed=5", f"--out_dir={tmp_path / 'one'}")
+    ok("--algo=dfa", *SMALL, "--seed=4", "--num_seeds=3", f"--out_dir={tmp_path / 'three'}")
+    ok("--algo=dfa", *SMALL, "--seed=5", f"--out_dir={tmp_path / 'one'}")
     three, one = (
         json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1])
         for name in ("three", "one")
