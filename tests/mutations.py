@@ -183,7 +183,7 @@ def caught(path, old, new, tests, copy):
 def fails(copy, test):
     """Whether a test file, or a test of one, fails against the copy."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", f"tests/{test}"],
+        [sys.executable, "-m", "pytest", "-x", "-n0", "-p", "no:cacheprovider", f"tests/{test}"],
         cwd=copy,
         env={**os.environ, "PYTHONPATH": str(copy)},
         capture_output=True,

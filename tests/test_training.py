@@ -56,6 +56,14 @@ def test_step_is_the_rules_update_through_optax(name, key):
     np.testing.assert_allclose(metrics.error, 100 * (z.argmax(1) != np.arange(7) % 2).mean())
 
 
+def test_an_optimiser_that_decays_weights_is_given_them(key):
+    halve = optax.chain(optax.set_to_zero(), optax.add_decayed_weights(-0.5))
+    algo, _, step, _ = made(optimizer=halve)
+    state = training.init_state(algo, halve, key)
+    after, _ = jax.jit(step)(state, reference.make_batch(NETWORK, 7))
+    chex.assert_trees_all_close(after.params, jax.tree.map(lambda p: p / 2, state.params))
+
+
 def test_every_step_gets_a_new_key(key):
     keys = []
     algo = lrajax.backprop(NETWORK)
