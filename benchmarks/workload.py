@@ -111,7 +111,10 @@ def steps(trainer: Trainer) -> Callable[[training.TrainState, lrajax.Batch], tra
     """A scan of steps over mini-batches, to be compiled; metrics are not asked for."""
 
     def run(state, batches):
-        return jax.lax.scan(lambda s, batch: (trainer.step(s, batch)[0], None), state, batches)[0]
+        def step(state, batch):
+            return trainer.step(state, batch)[0], None
+
+        return jax.lax.scan(step, state, batches, unroll=training.UNROLL)[0]
 
     return run
 

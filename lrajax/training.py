@@ -15,6 +15,10 @@ from jaxtyping import Array, PRNGKeyArray
 from lrajax.base import Algorithm, Batch, Params, PyTree
 from lrajax.data import Examples
 
+# Steps in a pass of an epoch's scan. With two, the second writes its parameters over those that the
+# first began from, which nothing reads any more; with one, XLA has to copy them in every step.
+UNROLL = 2
+
 
 class TrainState(NamedTuple):
     """What a training step turns into the next.
@@ -165,6 +169,7 @@ def make_train_epoch(
             lambda state, rows: step(state, to_batch(examples, rows, num_classes, max_pixel)),
             state._replace(key=key),
             rows.reshape(num_batches, batch_size),
+            unroll=UNROLL,
         )
         return state, jax.tree.map(jnp.mean, metrics)
 

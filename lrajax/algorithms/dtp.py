@@ -12,6 +12,7 @@ Equation 9 is printed with a sign slip, set right here. "DTP" in BUILD_NOTES.md 
 why σ's magnitude is what counts.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -166,12 +167,18 @@ def _dtp(
             targets.insert(0, z[l - 1] - difference)  # (9)
         return tuple(targets)
 
+    def draw_noise(z, key):
+        """Standard normal noise for every corrupted activity, in a single draw: far cheaper."""
+        below = [z[l - 1] for l in decoded]
+        ends = itertools.accumulate(activity.size for activity in below)
+        noise = jax.random.normal(key, (sum(activity.size for activity in below),))
+        parts = jnp.split(noise, list(ends)[:-1])
+        return [part.reshape(activity.shape) for part, activity in zip(parts, below, strict=True)]
+
     def reconstruct(params, z, key):
         sigma, cycles = sigma_top, []
-        for l, noise_key in zip(
-            reversed(decoded), jax.random.split(key, len(decoded)), strict=True
-        ):
-            corrupted = z[l - 1] + sigma * jax.random.normal(noise_key, z[l - 1].shape)  # (10)
+        for l, noise in zip(reversed(decoded), reversed(draw_noise(z, key)), strict=True):
+            corrupted = z[l - 1] + sigma * noise  # (10)
             code = encode(params, l, corrupted)
             cycles.insert(0, Reconstruction(corrupted, code, decode_pre(params, l, code)))
             sigma = schedule(sigma, corrupted, z[l - 1])
