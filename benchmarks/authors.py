@@ -24,8 +24,8 @@ HOW = (
 )
 NOTE = __doc__.partition("\n\n")[2].strip() + (
     " Their update is V2 with a mean over the mini-batch, and so is ours here, under the same "
-    "optimiser. Our epoch has shuffling, conversion from uint8 and metrics in it, theirs the updates "
-    "alone; both are measured over a part of an epoch."
+    "optimiser. Our epoch has shuffling, conversion from uint8 and metrics in it, theirs the "
+    "updates alone; both are measured over a part of an epoch."
 )
 
 
@@ -44,8 +44,8 @@ def measure(options: Options) -> Section:
     rows = [row_of(model_class, depth, opt, options) for depth in depths for opt in RATES]
     bounds = [
         at_least(
-            f"lra_e's epoch at {row['hidden layers']} layers under {row['optimiser']} ≥ {LIMIT:g} × "
-            "as fast as the authors'",
+            f"lra_e's epoch at {row['hidden layers']} layers under {row['optimiser']} "
+            f"≥ {LIMIT:g} × as fast as the authors'",
             row["theirs over ours"],
             LIMIT,
         )

@@ -13,6 +13,7 @@ why σ's magnitude is what counts.
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -168,12 +169,13 @@ def _dtp(
         return tuple(targets)
 
     def draw_noise(z, key):
-        """Standard normal noise for every corrupted activity, in a single draw: far cheaper."""
-        below = [z[l - 1] for l in decoded]
-        ends = itertools.accumulate(activity.size for activity in below)
-        noise = jax.random.normal(key, (sum(activity.size for activity in below),))
-        parts = jnp.split(noise, list(ends)[:-1])
-        return [part.reshape(activity.shape) for part, activity in zip(parts, below, strict=True)]
+        """Standard normal noise for every activity below a decoder, [B, ...] each."""
+        shapes = [z[l - 1].shape for l in decoded]
+        *ends, total = itertools.accumulate(map(math.prod, shapes), initial=0)
+        # In one draw, and then split: it compiles and runs faster than a draw for each layer.
+        parts = jnp.split(jax.random.normal(key, (total,)), ends[1:])
+        # Not strict: with nothing to split there is still one part, an empty one.
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=False)]
 
     def reconstruct(params, z, key):
         sigma, cycles = sigma_top, []
