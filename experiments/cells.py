@@ -1,4 +1,4 @@
-"""The cells of the paper's tables and figures: what to train, and what the paper says."""
+"""The cells of the paper's tables, figures and claims: what to train, what the paper says."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -134,6 +134,20 @@ def figure3(scale: Scale) -> Iterator[Cell]:
                 yield Cell("figure3", f"{algo}-{depth}-{init.partition(':')[0]}", settings)
 
 
+def claims(scale: Scale) -> Iterator[Cell]:
+    """LRA-E with and without derivatives, with either local loss: 3 layers on MNIST, 20 epochs."""
+    variants = {
+        "gaussian": {},
+        "cauchy": {"local_loss": "cauchy"},
+        "gaussian-beta1": {"beta": 1.0},
+        "cauchy-beta1": {"beta": 1.0, "local_loss": "cauchy"},
+        "without_derivatives": {"derivative": False},
+    }
+    for name, changes in variants.items():
+        settings = scale.settings("lra_e", "mnist", 3, epochs=20, **changes)
+        yield Cell("claims", f"lra_e-{name}", settings)
+
+
 TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
     "table1": table1,
     "table2": table2,
@@ -141,4 +155,5 @@ TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
     "figure1": figure1,
     "figure2": figure2,
     "figure3": figure3,
+    "claims": claims,
 }

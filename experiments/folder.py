@@ -104,9 +104,20 @@ class RunFolder:
                 self._note_versions(step)
         return step, run
 
-    def write_epoch(self, epoch: Epoch, run: PyTree | None) -> None:
-        """Appends a line to metrics.jsonl and, given the run on the host, writes a checkpoint."""
-        self._pending += (json.dumps(records.epoch_line(epoch)) + "\n").encode()
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, one an epoch."""
+        return [json.loads(line) for line in _whole_lines(self._metrics.read_bytes())]
+
+    def write_epoch(self, epoch: Epoch, run: PyTree | None, **more: Any) -> None:
+        """Appends a line to metrics.jsonl and, given the run on the host, writes a checkpoint.
+
+        Args:
+          epoch: what the line says.
+          run: on the host, or None.
+          more: goes into the line too.
+        """
+        line = {**records.epoch_line(epoch), **more}
+        self._pending += (json.dumps(line) + "\n").encode()
         with self._remembering():
             self._write_pending(flush=run is not None)
             if run is not None:

@@ -49,36 +49,62 @@ def make(target: str, experiment: runs.Experiment) -> Callable[[lrajax.Params], 
 
 
 def final(target: str, experiment: runs.Experiment, params: lrajax.Params) -> dict[str, Any]:
-    """What a target measures at the end, from the selected parameters of the first run."""
-    if target != "figure2":
-        return {}
+    """What a target measures at the end, from the selected parameters of all runs."""
+    if target == "figure2":
+        return picture(experiment, jax.tree.map(lambda leaf: leaf[0], params))
+    if target == "claims":
+        return {"sparsity": sparsity(experiment, params)}
+    return {}
+
+
+def represent(algo: lrajax.Algorithm, experiment: runs.Experiment, examples, size: int):
+    """A function of parameters: the hidden layers' activities on the first examples of a set."""
+    rows = jnp.arange(min(size, len(examples.y)))
+    batch = training.to_batch(examples, rows, **experiment.scale)
+    return lambda params: algo.compute_targets(params, batch, key=jax.random.key(0)).z[:-1]
+
+
+def picture(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, Any]:
+    """t-SNE of one run's topmost hidden layer, and how well it separates the classes."""
     from sklearn.manifold import TSNE  # lazy: importing it takes seconds
     from sklearn.metrics import silhouette_score
     from sklearn.neighbors import KNeighborsClassifier
 
-    first = jax.tree.map(lambda leaf: leaf[0], params)
     algo, _ = experiment.make({})
-
-    @jax.jit
-    def top_hidden(batch):
-        return algo.compute_targets(first, batch, key=jax.random.key(0)).z[-2]
-
-    def represent(examples, size):
-        rows = jnp.arange(min(size, len(examples.y)))
-        batch = training.to_batch(examples, rows, **experiment.scale)
-        return np.asarray(top_hidden(batch)), np.asarray(examples.y)[: len(rows)]
-
     train, _, test = experiment.parts
-    known, known_labels = represent(train, 10_000)
-    seen, labels = represent(test, 2_000)
+
+    def topmost(examples, size):
+        z = np.asarray(jax.jit(represent(algo, experiment, examples, size))(params)[-1])
+        return z, np.asarray(examples.y)[: len(z)]
+
+    known, known_labels = topmost(train, 10_000)
+    seen, labels = topmost(test, 2_000)
     neighbours = KNeighborsClassifier(n_neighbors=10).fit(known, known_labels)
-    picture = TSNE(random_state=0, init="pca").fit_transform(seen)
+    points = TSNE(random_state=0, init="pca").fit_transform(seen)
     return {
         "knn_accuracy": round(100 * neighbours.score(seen, labels), 3),
         "silhouette": round(float(silhouette_score(seen, labels)), 4),
-        "tsne": np.round(picture, 2).tolist(),
+        "tsne": np.round(points, 2).tolist(),
         "labels": labels.tolist(),
     }
+
+
+def sparsity(experiment: runs.Experiment, params: lrajax.Params) -> list:
+    """Hoyer's sparsity of each run's hidden layers on 2,000 test examples, [n_runs, n_hidden].
+
+    (√n - ‖z‖₁ / ‖z‖₂) / (√n - 1), mean over the examples: 0 if all n activities of a layer are
+    equal in size, 1 if one alone is not zero (Hoyer 2004).
+    """
+    algo, _ = experiment.make({})
+    activities = represent(algo, experiment, experiment.parts[2], 2_000)
+
+    def hoyer(z):
+        root = jnp.sqrt(z.shape[1])
+        quotient = jnp.abs(z).sum(axis=1) / jnp.linalg.norm(z, axis=1)
+        return ((root - quotient) / (root - 1)).mean()
+
+    over_runs = jax.jit(jax.vmap(lambda params: jnp.stack(list(map(hoyer, activities(params))))))
+    return _rounded(over_runs(params))
 
 
 def _rounded(values: jax.Array) -> list:

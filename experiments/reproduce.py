@@ -5,13 +5,14 @@ r"""Reproduces the paper's tables and figures, a cell at a time.
     python experiments/reproduce.py --quick                          two epochs on the digits
 
 Each cell's result is written to results/TARGET/CELL.json as soon as it is there. Cells that are
-there already are skipped, so the command can be interrupted and given again.
+there already are skipped and a cell that was cut off goes on, so the command can be interrupted and
+given again; two of it side by side share the cells.
 `python experiments/results.py` turns results/ into RESULTS.md and the figures.
 """
 
 import functools
 import pathlib
-import time
+import shutil
 
 import cells
 import commandline
@@ -20,9 +21,10 @@ import probes
 import records
 import runs
 from absl import app, flags
+from folder import RunFolder
 from tqdm import tqdm
 
-from lrajax import data
+from lrajax import data, training
 from lrajax._checks import at_least, one_of
 
 TARGET = flags.DEFINE_list("target", ["all"], f"{', '.join(cells.TARGETS)}, with commas, or all")
@@ -33,6 +35,8 @@ OUT_DIR = flags.DEFINE_string(
     "out_dir", None, "folder for the results; default: results, or results-quick"
 )
 QUICK = flags.DEFINE_bool("quick", False, "two epochs of narrow networks on the digits")
+
+CHECKPOINT_EVERY = 5  # epochs
 
 
 def chosen_cells() -> list[cells.Cell]:
@@ -61,6 +65,11 @@ def path_of(cell: cells.Cell) -> pathlib.Path:
     return out_dir() / cell.target / f"{cell.name}.json"
 
 
+def unfinished(cell: cells.Cell) -> pathlib.Path:
+    """The folder of a cell's runs while they last."""
+    return out_dir() / "unfinished" / cell.target / cell.name
+
+
 @functools.cache
 def load(name: str) -> data.Dataset:
     """A data set, read once."""
@@ -68,31 +77,47 @@ def load(name: str) -> data.Dataset:
 
 
 def run_cell(cell: cells.Cell) -> dict:
-    """Trains a cell's runs and measures what its target shows."""
+    """Trains a cell's runs, going on where they were left, and measures what its target shows."""
+    folder = RunFolder(str(unfinished(cell)), cell.settings, tqdm.write)
+    folder.open()
     experiment = runs.Experiment(cell.settings, load(cell.settings.dataset), num_devices=1)
     probe = probes.make(cell.target, experiment)
-    began = time.perf_counter()
-    lines, probed = [], []
-    bar = tqdm(experiment.epochs(), total=cell.settings.epochs, desc=cell.name, leave=False)
+    done, run = experiment.resume(*folder.resume(jax.eval_shape(experiment.start)))
+    bar = tqdm(
+        experiment.epochs(run, done),
+        initial=done,
+        total=cell.settings.epochs,
+        desc=cell.name,
+        leave=False,
+    )
     for epoch in bar:
-        lines.append(records.epoch_line(epoch))
-        probed.append(probe(epoch.run.state.params))
-        last = epoch
-    seconds = time.perf_counter() - began
-    best = experiment.on_host(last.run.best)
-    names = ("train_loss", "train_error", "valid_error", "test_error")
-    curves = {name: [line[name] for line in lines] for name in names}
-    probed = {name: [values[name] for values in probed] for name in probed[0]}
+        run = epoch.run
+        due = epoch.number % CHECKPOINT_EVERY == 0 or epoch.number == cell.settings.epochs
+        on_host = experiment.on_host(run) if due else None
+        folder.write_epoch(epoch, on_host, **probe(run.state.params))
+    result = result_of(cell, experiment, run, folder.lines())
+    folder.close()
+    return result
+
+
+def result_of(
+    cell: cells.Cell, experiment: runs.Experiment, run: training.Run, lines: list[dict]
+) -> dict:
+    """What a cell's file says."""
+    best, diverged_at = experiment.on_host((run.best, run.diverged_at))
+    numbers = {"epoch", "seconds", "examples_per_second"}
     return {
         "target": cell.target,
         "cell": cell.name,
         **records.config(cell.settings),
         "summary": records.summary(
-            cell.settings, best, experiment.train_error(best.params), last.diverged_at
+            cell.settings, best, experiment.train_error(best.params), diverged_at
         ),
-        "curves": {**curves, **probed},
+        "curves": {
+            name: [line[name] for line in lines] for name in lines[0] if name not in numbers
+        },
         "final": probes.final(cell.target, experiment, best.params),
-        "seconds": round(seconds, 1),
+        "seconds": round(sum(line["seconds"] for line in lines), 1),
     }
 
 
@@ -109,13 +134,28 @@ def main(argv: list[str]) -> None:
     if not missing:
         print(f"all {len(chosen)} cells are there already: {out_dir()}")
         return
+    written = 0
     bar = tqdm(missing, unit="cell")
     for cell in bar:
         bar.set_description(f"{cell.target}/{cell.name}")
-        path_of(cell).parent.mkdir(parents=True, exist_ok=True)
-        records.write_json(path_of(cell), run_cell(cell))
+        written += complete(cell)
         jax.clear_caches()  # no two cells share a program; a long sweep would keep them all
-    print(f"{len(missing)} cells written to {out_dir()}")
+    print(f"{written} cells written to {out_dir()}")
+
+
+def complete(cell: cells.Cell) -> bool:
+    """Runs a cell and writes its file, unless another process has it."""
+    if path_of(cell).exists():
+        return False
+    try:
+        result = run_cell(cell)
+    except ValueError as error:
+        tqdm.write(f"{cell.target}/{cell.name} left out: {error}")
+        return False
+    path_of(cell).parent.mkdir(parents=True, exist_ok=True)
+    records.write_json(path_of(cell), result)
+    shutil.rmtree(unfinished(cell))
+    return True
 
 
 if __name__ == "__main__":

@@ -1,0 +1,67 @@
+"""Several devices and several processes give the parameters that one device gives."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+TRAIN = pathlib.Path(__file__).parents[1] / "experiments" / "train.py"
+# One epoch of the digits in mini-batches of 64 is 21 steps, and its parameters are the best so far.
+FLAGS = ("--epochs=1", "--batch_size=64", "--width=16")
+
+
+def start(out, *flags, devices=1):
+    """Starts train.py on a number of emulated devices."""
+    emulated = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, TRAIN, *FLAGS, *flags, f"--out_dir={out}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": emulated},
+    )
+
+
+def parameters(out, *processes):
+    """Waits for the processes; what they trained."""
+    for process in processes:
+        _, stderr = process.communicate(timeout=240)
+        assert process.returncode == 0, stderr
+    return dict(np.load(out / "best_params.npz"))
+
+
+def assert_same(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(actual[name], values, atol=1e-5, rtol=0, err_msg=name)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module", params=[("lra_e", "sgd"), ("dtp_sigma", "rmsprop")], ids="-".join)
+def case(request, tmp_path_factory):
+    """Flags of a rule, and its parameters after one epoch on one device."""
+    flags = [f"--algo={request.param[0]}", f"--opt={request.param[1]}"]
+    out = tmp_path_factory.mktemp("one")
+    return flags, parameters(out, start(out, *flags))
+
+
+def test_four_devices_agree_with_one(case, tmp_path):
+    flags, expected = case
+    process = start(tmp_path, *flags, "--num_devices=4", devices=4)
+    assert_same(parameters(tmp_path, process), expected)
+
+
+def test_two_processes_agree_with_one(case, tmp_path):
+    flags, expected = case
+    join = (*flags, f"--coordinator=localhost:{free_port()}", "--num_processes=2")
+    processes = [start(tmp_path, *join, f"--process_id={i}") for i in range(2)]
+    assert_same(parameters(tmp_path, *processes), expected)
