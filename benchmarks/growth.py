@@ -138,12 +138,15 @@ def bounds_of(axis: str, rows: list[dict]) -> list[Bound]:
 def compile_scan(point: Point) -> Compiled:
     """Compiles the scan of a point, seeds under vmap, mini-batches split over its devices."""
     trainer = workload.rule("lra_e", workload.sizes(point.depth, point.width))
-    over_seeds = jax.vmap(workload.steps(trainer), in_axes=(0, None))
-    states = jax.jit(jax.vmap(trainer.init))(jax.random.split(jax.random.key(0), point.seeds))
+    run, init, key = workload.steps(trainer), trainer.init, jax.random.key(0)
+    if point.seeds > 1:
+        run, init = jax.vmap(run, in_axes=(0, None)), jax.vmap(init)
+        key = jax.random.split(key, point.seeds)
+    states = jax.jit(init)(key)
     batches = workload.random_batches(point.steps, point.batch)
     states, batches = place(point.devices, states, batches)
     began = time.perf_counter()
-    program = jax.jit(over_seeds).lower(states, batches).compile()
+    program = jax.jit(run).lower(states, batches).compile()
     compile_seconds = time.perf_counter() - began
     workload.check_finite(program(states, batches))
     return Compiled(
