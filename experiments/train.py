@@ -82,7 +82,9 @@ OTHERS = [
     flags.DEFINE_integer("nudged_steps", None, "equil_prop: relaxation steps of a nudged phase"),
     flags.DEFINE_float("tolerance", None, "equil_prop: largest move at which a phase has settled"),
     flags.DEFINE_string("reduction", None, "sum or mean of the updates over the mini-batch"),
-    flags.DEFINE_string("w_init", None, "glorot, orthogonal[:GAIN] or gaussian:STD"),
+    flags.DEFINE_string(
+        "w_init", None, "glorot, orthogonal[:GAIN], gaussian:STD or unit_gain:BETA"
+    ),
     flags.DEFINE_string("e_init", None, "the same for feedback weights, where the rule has any"),
 ]
 

@@ -1,4 +1,4 @@
-"""The paper's three initialisation schemes, as `(key, shape) -> float32 array` functions.
+"""The paper's three initialisation schemes and one more: functions `(key, shape) -> float32 array`.
 
 Thin names over `jax.nn.initializers`, any of which can be used instead.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
-from lrajax._checks import at_least, one_of
+from lrajax._checks import at_least, one_of, positive
 from lrajax.base import Initializer
 
 
@@ -50,6 +50,19 @@ def orthogonal(gain: float = 1.0) -> Scheme:
     return Scheme(f"orthogonal:{gain}", jax.nn.initializers.orthogonal(gain))
 
 
+def unit_gain(beta: float) -> Scheme:
+    """An E for LRA-E that hands the error down at the same norm, at any depth and width.
+
+    To first order an error e becomes 2β φ′ ⊗ E e one layer below (equations 5, 6 and 3), so the
+    gain of a hop is 1, but for φ′, if E is orthogonal times 1 / (2β).
+
+    Args:
+      beta: β of the rule, > 0.
+    """
+    positive("beta", beta)
+    return Scheme(f"unit_gain:{beta}", jax.nn.initializers.orthogonal(1 / (2 * beta)))
+
+
 # What every rule but LRA-E starts from.
 GLOROT = glorot()
 
@@ -62,11 +75,12 @@ INITIALIZERS: dict[str, Callable[..., Scheme]] = {
     "gaussian": gaussian,
     "glorot": glorot,
     "orthogonal": orthogonal,
+    "unit_gain": unit_gain,
 }
 
 
 def parse(text: str, name: str = "initializer") -> Scheme:
-    """Makes an initialiser from a flag: `glorot`, `orthogonal`, `orthogonal:GAIN`, `gaussian:STD`.
+    """Makes an initialiser from a flag: `glorot`, `orthogonal[:GAIN]`, `gaussian:STD`, ...
 
     Args:
       text: the flag's value.
@@ -83,5 +97,6 @@ def parse(text: str, name: str = "initializer") -> Scheme:
         return INITIALIZERS[scheme](*values)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{name}={text!r}: write glorot, orthogonal, orthogonal:GAIN or gaussian:STD"
+            f"{name}={text!r}: write glorot, orthogonal, orthogonal:GAIN, gaussian:STD or "
+            "unit_gain:BETA"
         ) from error

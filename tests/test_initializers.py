@@ -89,3 +89,19 @@ def test_no_two_matrices_come_from_one_key(initial, name):
     for a, b in itertools.combinations(matrices, 2):
         assert abs(diagnostics.angle(a, b) - 90) < 2
         assert abs(diagnostics.angle(a, b.T) - 90) < 2
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.7])
+def test_unit_gain_keeps_the_norm_of_lra_es_error_at_any_depth(beta, key):
+    """In a linear network the hop is exact; the activation's slope comes on top of it."""
+    network = lrajax.mlp((30, 40, *[20] * 30, 10), "identity")
+    rule = lrajax.lra_e(network, beta=beta, e_init=initializers.unit_gain(beta))
+    batch = lrajax.Batch(jax.random.uniform(key, (5, 30)), jax.nn.one_hot(jnp.arange(5), 10))
+    errors = rule.compute_targets(rule.init(key), batch).errors
+    norms = np.array([jnp.linalg.norm(error, axis=1) for error in errors])
+    np.testing.assert_allclose(norms, np.broadcast_to(norms[-1], norms.shape), rtol=1e-3)
+
+
+def test_unit_gain_needs_a_positive_beta():
+    with pytest.raises(ValueError, match="unit_gain:BETA"):
+        initializers.parse("unit_gain:0")
