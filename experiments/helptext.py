@@ -12,6 +12,7 @@ from absl import flags
 
 import lrajax
 from lrajax import data
+from lrajax.architectures import ARCHITECTURES
 
 EXAMPLES = """\
 Trains a network with one learning rule.
@@ -19,11 +20,11 @@ Trains a network with one learning rule.
   python experiments/train.py                                   LRA-E on the embedded digits
   python experiments/train.py --algo=dfa --opt=adam --num_seeds=5 --out_dir=runs/dfa
   python experiments/train.py --dataset=mnist --data_dir=FOLDER --lr=0.003,0.01,0.03
-  python experiments/train.py --list                            rules, optimisers, data sets"""
+  python experiments/train.py --list                            rules, networks, data sets"""
 
 # A flag that no group names is shown in the last one.
 GROUPS = {
-    "What to train": ("algo", "opt", "lr", "hidden_layers", "width", "activation"),
+    "What to train": ("algo", "opt", "lr", "network", "hidden_layers", "width", "activation"),
     "On what": ("dataset", "data_dir", "valid_size", "split_seed", "batch_size", "epochs"),
     "How often, and where to": ("seed", "num_seeds", "out_dir", "checkpoint_every"),
     "Settings of the rules (of some rules only; --list shows whose)": (),
@@ -57,7 +58,7 @@ def _flag(flag: flags.Flag) -> str:
 
 
 def list_text() -> str:
-    """The names that --algo, --opt and --dataset take."""
+    """The names that --algo, --network, --opt and --dataset take."""
     optimizers = (
         _entry(name, f"default --lr={presets.LEARNING_RATES[name]:g}")
         for name in presets.OPTIMIZERS
@@ -69,6 +70,7 @@ def list_text() -> str:
     other = _entry("(another)", "an image-classification set prepared by tensorflow-datasets")
     sections = {
         "Rules, --algo": map(_rule, lrajax.ALGORITHMS),
+        "Networks, --network": map(_network, ARCHITECTURES),
         "Optimisers, --opt": optimizers,
         "Data sets, --dataset": (*sets, other),
     }
@@ -82,6 +84,13 @@ def _rule(algo: str) -> str:
     values = {**runs.defaults(algo), **preset.hyperparameters}
     settings = " ".join(f"{name}={value}" for name, value in values.items())
     return "\n".join((_entry(algo, f"{title}; --opt={preset.opt}"), _entry("", settings)))
+
+
+def _network(name: str) -> str:
+    sizes = runs.network_sizes(name).items()
+    settings = " ".join(f"{size}={value}" for size, value in sizes if value is not None)
+    first_line = inspect.getdoc(ARCHITECTURES[name]).splitlines()[0]
+    return "\n".join((_entry(name, first_line), *([_entry("", settings)] if settings else [])))
 
 
 def _entry(name: str, text: str) -> str:

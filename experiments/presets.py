@@ -54,6 +54,6 @@ PRESETS = {
 DEPTH_PRESETS: dict[tuple[str, int], Preset] = {}
 
 
-def preset(algo: str, hidden_layers: int) -> Preset:
+def preset(algo: str, hidden_layers: int | None) -> Preset:
     """How a rule is trained at a depth."""
     return DEPTH_PRESETS.get((algo, hidden_layers), PRESETS[algo])

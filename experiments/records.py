@@ -98,6 +98,7 @@ def summary(
         "algo": settings.algo,
         "opt": settings.opt,
         "dataset": settings.dataset,
+        "network": settings.network,
         "hidden_layers": settings.hidden_layers,
         "seeds": list(settings.seeds),
         "runs": settings.runs(),

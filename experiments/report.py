@@ -115,7 +115,8 @@ def read_series(run: Run, data_dir: str | None, number: Iterator[int]) -> Iterat
             best_epochs=[run.summary["best_epoch"][member] for member in members],
             start=[probe.measure(probe.start(seed)) for seed in seeds],
             selected=[probe.measure(one) for one in params],
-            filters=weights.T.reshape(-1, *dataset.image_shape),
+            # Other layers than dense ones do not look at the whole image.
+            filters=weights.T.reshape(-1, *dataset.image_shape) if weights.ndim == 2 else None,
         )
 
 
@@ -134,7 +135,9 @@ def draw(series: Sequence[Series]) -> Iterator[tuple[str, str, Figure]]:
         caption = "Total discrepancy D(y, x) and output loss"
         yield "discrepancy", caption, figures.before_after(measured)
     for i, one in enumerate(measured, 1):
-        yield f"filters_{i}", f"{one.label}: first-layer filters, first seed", figures.filters(one)
+        if one.filters is not None:
+            caption = f"{one.label}: first-layer filters, first seed"
+            yield f"filters_{i}", caption, figures.filters(one)
         yield f"confusion_{i}", f"{one.label}: answers by label, %, test", figures.confusion(one)
 
 
@@ -154,7 +157,8 @@ def rows(runs: Sequence[Run]) -> str:
 
 def _row(run: Run) -> str:
     settings = run.settings
-    network = f"{settings.hidden_layers} × {settings.width} {settings.activation}"
+    sizes = (size for size in (settings.hidden_layers, settings.width) if size is not None)
+    network = f"{settings.network} {' × '.join(map(str, sizes))} {settings.activation}"
     epochs = f"{len(run.curves['train_loss'])} of {settings.epochs}"
     errors = [_error(run.summary, name) for name in ("train_error", "valid_error", "test_error")]
     what = [run.path.name, settings.algo, settings.opt, settings.dataset, network]

@@ -31,7 +31,8 @@ class Series(NamedTuple):
       best_epochs: of every seed; empty if the run is not finished.
       start: measures before training, one a seed; empty if the run is not finished.
       selected: measures of the selected parameters, one a seed.
-      filters: first-layer weights of the first seed, [n_filters, *image_shape].
+      filters: first-layer weights of the first seed, [n_filters, *image_shape]; None if that layer
+        is not dense.
     """
 
     label: str

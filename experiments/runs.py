@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,12 +22,14 @@ import presets
 from jax.experimental import multihost_utils
 
 import lrajax
-from lrajax import checkpoint, diagnostics, initializers, training
+from lrajax import architectures, checkpoint, diagnostics, initializers, training
 from lrajax._checks import between, one_of, positive
+from lrajax.architectures import ARCHITECTURES
 from lrajax.data import Dataset
 
 # Beyond these a number is a slip of the keyboard, and would fail late and obscurely.
 LIMITS = {"hidden_layers": 1000, "width": 10**6, "batch_size": 10**9, "epochs": 2**31 - 1}
+SMALLEST_SIDE = 4  # of an image, in pixels: networks for images halve it twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Settings:
       opt: a key of `presets.OPTIMIZERS`.
       lr: learning rate λ, > 0.
       dataset: a name that `lrajax.data.load` takes.
-      hidden_layers: number of hidden layers.
-      width: units in each.
+      hidden_layers: number of hidden layers; None for a network that has its own.
+      width: units in each, or feature maps; None for a network that has its own.
       activation: of the hidden layers.
       batch_size: examples in a mini-batch.
       epochs: passes over the training set.
@@ -49,14 +52,15 @@ class Settings:
         the seeds; they stand in for the fields above.
       valid_size: examples held out for validation; None for the data set's default.
       split_seed: seed of the validation split.
+      network: a key of `architectures.ARCHITECTURES`.
     """
 
     algo: str
     opt: str
     lr: float
     dataset: str
-    hidden_layers: int
-    width: int
+    hidden_layers: int | None
+    width: int | None
     activation: str
     batch_size: int
     epochs: int
@@ -65,12 +69,19 @@ class Settings:
     sweep: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     valid_size: int | None = None
     split_seed: int = 0
+    network: str = "mlp"
 
     def __post_init__(self):
         """Raises ValueError, naming the flag and the remedy, for settings that cannot be run."""
         one_of("opt", self.opt, presets.OPTIMIZERS)
+        one_of("network", self.network, ARCHITECTURES)
+        fixed = [name for name, size in network_sizes(self.network).items() if size is None]
         for name, most in LIMITS.items():
-            between(name, getattr(self, name), 1, most)
+            value = getattr(self, name)
+            if name not in fixed:
+                between(name, value, 1, most)
+            elif value is not None:
+                raise ValueError(f"{name}= is not a setting of network={self.network}: drop it")
         for seed in (self.seeds[0], self.seeds[-1]):
             between("seed", seed, 0, 2**32 - 1)
         for name in self.hyperparameters:
@@ -78,7 +89,7 @@ class Settings:
         for combination in itertools.product(*self.sweep.values()):
             values = dict(zip(self.sweep, combination, strict=True))
             positive("lr", values.get("lr", self.lr))
-            self.make_algorithm(1, 2, values)
+            self.make_algorithm(SMALLEST_SIDE**2, 2, values)
 
     def runs(self) -> list[dict[str, float]]:
         """Seed and swept values of every run."""
@@ -91,9 +102,23 @@ class Settings:
         return {name: run[name] for name in self.sweep}
 
     def make_network(self, n_inputs: int, num_classes: int) -> lrajax.Network:
-        """The network."""
-        sizes = (n_inputs, *[self.width] * self.hidden_layers, num_classes)
-        return lrajax.mlp(sizes, self.activation)
+        """The network.
+
+        Raises:
+          ValueError: it takes images, and the inputs are not a square grey one.
+        """
+        side = math.isqrt(n_inputs)
+        square = side**2 == n_inputs and side >= SMALLEST_SIDE
+        if self.network in architectures.FOR_IMAGES and not square:
+            raise ValueError(
+                f"network={self.network} takes square grey images, at least "
+                f"{SMALLEST_SIDE} × {SMALLEST_SIDE}, not {n_inputs} inputs: choose mlp or resmlp"
+            )
+        sizes = {"hidden_layers": self.hidden_layers, "width": self.width}
+        given = {name: size for name, size in sizes.items() if size is not None}
+        image_shape = (side, side) if square else (n_inputs,)
+        make = ARCHITECTURES[self.network]
+        return make(image_shape, num_classes, activation=self.activation, **given)
 
     def make_algorithm(
         self, n_inputs: int, num_classes: int, values: Mapping[str, Any]
@@ -110,6 +135,15 @@ class Settings:
     def make_optimizer(self, values: Mapping[str, Any]) -> optax.GradientTransformation:
         """The optax optimiser, with a swept learning rate that may be traced."""
         return presets.OPTIMIZERS[self.opt](values.get("lr", self.lr))
+
+
+def network_sizes(network: str) -> dict[str, int | None]:
+    """The hidden layers and the width that a network has by default, None where it has its own."""
+    parameters = inspect.signature(ARCHITECTURES[network]).parameters
+    return {
+        name: parameters[name].default if name in parameters else None
+        for name in ("hidden_layers", "width")
+    }
 
 
 def defaults(algo: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from tqdm import tqdm
 import lrajax
 from lrajax import data, training
 from lrajax._checks import at_least, between, one_of
+from lrajax.architectures import ARCHITECTURES
 
 ALGO = flags.DEFINE_string("algo", "lra_e", f"learning rule: {', '.join(lrajax.ALGORITHMS)}")
 OPT = flags.DEFINE_string(
@@ -41,8 +42,11 @@ DATA_DIR = flags.DEFINE_string(
 )
 VALID_SIZE = flags.DEFINE_integer("valid_size", None, "examples held out for validation")
 SPLIT_SEED = flags.DEFINE_integer("split_seed", 0, "seed of the validation split")
-HIDDEN_LAYERS = flags.DEFINE_integer("hidden_layers", 3, "number of hidden layers")
-WIDTH = flags.DEFINE_integer("width", 256, "units in each hidden layer")
+NETWORK = flags.DEFINE_string("network", "mlp", ", ".join(ARCHITECTURES))
+SIZES = [
+    flags.DEFINE_integer("hidden_layers", None, "of mlp, resmlp: how many; default: 3"),
+    flags.DEFINE_integer("width", None, "units in each, 256; of networks for images: feature maps"),
+]
 ACTIVATION = flags.DEFINE_string("activation", "tanh", "of the hidden layers")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 50, "examples in a mini-batch")
 EPOCHS = flags.DEFINE_integer("epochs", 100, "passes over the training set")
@@ -101,8 +105,11 @@ def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
 def settings_from_flags() -> runs.Settings:
     """Reads the flags; raises ValueError for what cannot be run."""
     one_of("algo", ALGO.value, lrajax.ALGORITHMS)
+    one_of("network", NETWORK.value, ARCHITECTURES)
     between("num_seeds", NUM_SEEDS.value, 1, 100_000)
-    preset = presets.preset(ALGO.value, HIDDEN_LAYERS.value)
+    sizes = runs.network_sizes(NETWORK.value)
+    sizes |= {flag.name: flag.value for flag in SIZES if flag.value is not None}
+    preset = presets.preset(ALGO.value, sizes["hidden_layers"])
     given = {flag.name: numbers(flag) for flag in NUMBERS if flag.value is not None}
     sweep = {name: values for name, values in given.items() if len(values) > 1}
     hyperparameters = {
@@ -118,8 +125,8 @@ def settings_from_flags() -> runs.Settings:
         opt=opt,
         lr=given["lr"][0] if "lr" in given else presets.LEARNING_RATES.get(opt),
         dataset=DATASET.value,
-        hidden_layers=HIDDEN_LAYERS.value,
-        width=WIDTH.value,
+        network=NETWORK.value,
+        **sizes,
         activation=ACTIVATION.value,
         batch_size=BATCH_SIZE.value,
         epochs=EPOCHS.value,

@@ -1,6 +1,14 @@
 """Learning rules that train layered networks without back-propagation's global feedback path."""
 
-from lrajax import checkpoint, diagnostics, initializers, layers, losses, training
+from lrajax import (
+    architectures,
+    checkpoint,
+    diagnostics,
+    initializers,
+    layers,
+    losses,
+    training,
+)
 from lrajax.algorithms import (
     ALGORITHMS,
     backprop,
@@ -13,7 +21,8 @@ from lrajax.algorithms import (
 )
 from lrajax.base import Algorithm, Batch, Calculations, Layer, Loss, Network, Params
 from lrajax.layers import dense
-from lrajax.network import mlp
+from lrajax.network import autoencoder, mlp
+from lrajax.stochastic import stochastic
 from lrajax.transforms import normalize_updates
 
 __version__ = "0.1.0"
@@ -27,6 +36,8 @@ __all__ = [
     "Loss",
     "Network",
     "Params",
+    "architectures",
+    "autoencoder",
     "backprop",
     "checkpoint",
     "dense",
@@ -42,5 +53,6 @@ __all__ = [
     "mlp",
     "normalize_updates",
     "rfa",
+    "stochastic",
     "training",
 ]

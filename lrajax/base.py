@@ -74,10 +74,11 @@ class Layer(NamedTuple):
       init: `(key, initializer) -> theta`, forward parameters.
       init_feedback: `(key, initializer) -> e`, feedback weights: a dictionary that shares its
         names, shapes and orientation with the entries of theta that it mirrors.
-      pre: `(theta, z_below) -> h`, the pre-activity. Linear in theta.
+      pre: `(theta, z_below) -> h`, the pre-activity. Affine in theta: linear, but for what needs
+        no parameters, such as a skip connection.
       post: `h -> z`, the post-activity.
-      feedback: `(e, error) -> displacement`, linear in both; with `e` holding the forward weights
-        it is the transpose of `pre`'s derivative with respect to `z_below`.
+      feedback: `(e, error) -> displacement`, affine in e and linear in the error; with `e` holding
+        the forward weights it is the transpose of `pre`'s derivative with respect to `z_below`.
     """
 
     in_shape: tuple[int, ...]
@@ -104,8 +105,8 @@ class Loss(NamedTuple):
 class Network(NamedTuple):
     """Layers, first to last, and the loss at the output.
 
-    The output's activation must be the canonical link of the loss (softmax for the categorical),
-    so that dL/dh = z - y.
+    The output's activation must be the canonical link of the loss, so that dL/dh = z - y: softmax
+    for the categorical, sigmoid for the Bernoulli, identity for the half squared.
     """
 
     layers: tuple[Layer, ...]

@@ -81,13 +81,13 @@ def update_angles_to_backprop(
       algo: the rule to compare.
       params: the rule's parameters.
       batch: a mini-batch.
-      key: passed to the rule's `compute_targets`.
+      key: passed to both, so that layers that draw (`lrajax.stochastic`) draw the same for both.
 
     Returns:
       Degrees, [n_layers] and [].
     """
     updates = algo.calc_updates(params, algo.compute_targets(params, batch, key=key))
-    reference = backprop.calc_updates(params, backprop.compute_targets(params, batch))
+    reference = backprop.calc_updates(params, backprop.compute_targets(params, batch, key=key))
     return layer_angles(updates, reference), update_angle(updates, reference)
 
 

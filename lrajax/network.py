@@ -1,4 +1,4 @@
-"""Networks: `mlp`, the forward pass, and the two steps that most rules share."""
+"""Networks: `mlp`, `autoencoder`, the forward pass, and the two steps that most rules share."""
 
 from collections.abc import Sequence
 
@@ -16,19 +16,50 @@ def mlp(sizes: Sequence[int], activation: str = "tanh") -> Network:
 
     Args:
       sizes: units per layer, input first: (784, 256, 256, 256, 10) has three hidden layers.
-      activation: of the hidden layers: tanh, sigmoid, relu, softplus or identity.
+      activation: of the hidden layers, a key of `lrajax.layers.ACTIVATIONS` or `kwta:FRACTION`.
 
     Raises:
       ValueError: fewer than one hidden layer, a size below 1, or an unknown activation.
     """
     if len(sizes) < 3:
         raise ValueError(f"sizes={tuple(sizes)} must name the input, a hidden layer and the output")
-    one_of("activation", activation, [name for name in layers.ACTIVATIONS if name != "softmax"])
-    activations = [activation] * (len(sizes) - 2) + ["softmax"]
-    return Network(
-        layers=tuple(map(layers.dense, sizes[:-1], sizes[1:], activations)),
-        output_loss=losses.categorical,
-    )
+    return Network(_dense_layers(sizes, activation, "softmax"), losses.categorical)
+
+
+# Activation and loss of outputs that reconstruct the input.
+RECONSTRUCTIONS = {
+    "bernoulli": ("sigmoid", losses.bernoulli),
+    "gaussian": ("identity", losses.half_squared),
+}
+
+
+def autoencoder(
+    sizes: Sequence[int], output: str = "bernoulli", activation: str = "tanh"
+) -> Network:
+    """An autoencoder, whose decoder has the encoder's sizes in reverse: train it on Batch(x, x).
+
+    Args:
+      sizes: units per layer of the encoder, input first and code last: (784, 256, 32).
+      output: "bernoulli" (sigmoid and cross-entropy, for pixels in [0, 1]) or "gaussian" (identity
+        and ½‖x - z‖²).
+      activation: see `mlp`.
+
+    Raises:
+      ValueError: no code, a size below 1, an unknown output or activation.
+    """
+    one_of("output", output, RECONSTRUCTIONS)
+    if len(sizes) < 2:
+        raise ValueError(f"sizes={tuple(sizes)} must name the input and the code")
+    link, loss = RECONSTRUCTIONS[output]
+    return Network(_dense_layers((*sizes, *sizes[-2::-1]), activation, link), loss)
+
+
+def _dense_layers(sizes: Sequence[int], activation: str, link: str) -> tuple[Layer, ...]:
+    """Dense layers with an activation, and with `link` at the output."""
+    if activation == "softmax":
+        raise ValueError("activation='softmax' is for outputs: choose another for hidden layers")
+    activations = [activation] * (len(sizes) - 2) + [link]
+    return tuple(map(layers.dense, sizes[:-1], sizes[1:], activations))
 
 
 def init_forward(network: Network, key: PRNGKeyArray, initializer: Initializer) -> tuple:

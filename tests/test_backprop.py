@@ -37,7 +37,8 @@ def both(activation, dtype):
 
 
 def test_every_pointwise_activation_is_tested():
-    assert {*ACTIVATIONS, "softmax"} == set(layers.ACTIVATIONS)
+    by_hand = {"sign", "threshold", "sign_ste", "threshold_ste", "kwta", "divisive"}
+    assert {*ACTIVATIONS, "softmax"} == set(layers.ACTIVATIONS) - by_hand  # of test_activations.py
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

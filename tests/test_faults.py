@@ -466,6 +466,14 @@ def test_one_validation_example_a_single_class_and_odd_sizes(train, valid, label
         assert result["test_error"] == [0]
 
 
+def test_networks_for_images_refuse_what_is_no_square_grey_image():
+    with pytest.raises(
+        ValueError, match=r"^network=lenet takes square .* not 6 inputs: choose mlp"
+    ):
+        runs.Experiment(settings(network="lenet", hidden_layers=None, width=None), tiny(50, 1))
+    runs.Experiment(settings(network="resmlp"), tiny(50, 1))
+
+
 def test_runs_that_cannot_fit_into_the_memory_are_refused_at_once():
     with pytest.raises(ValueError, match=r"GiB are needed and .* lower --width"):
         runs.Experiment(settings(width=10**6, hidden_layers=3), tiny(50, 1))

@@ -35,4 +35,11 @@ def test_help_shows_every_flag_once():
 
 def test_list_shows_rules_optimisers_and_data_sets():
     names = {line.split()[0] for line in printed("--list").splitlines() if line.startswith("  ")}
-    assert names >= {*lrajax.ALGORITHMS, "sgd", "adam", "rmsprop", *data.NAMES}
+    assert names >= {
+        *lrajax.ALGORITHMS,
+        *lrajax.architectures.ARCHITECTURES,
+        "sgd",
+        "adam",
+        "rmsprop",
+        *data.NAMES,
+    }

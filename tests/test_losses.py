@@ -6,7 +6,7 @@ import pytest
 from lrajax import losses
 
 Y, Z = jnp.array([[0.5, -1.0], [2.0, 0.0]]), jnp.array([[1.5, 1.0], [2.0, -3.0]])
-ALL = [losses.categorical, losses.gaussian, losses.cauchy, losses.half_squared]
+ALL = [losses.categorical, losses.bernoulli, losses.gaussian, losses.cauchy, losses.half_squared]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,14 @@ def test_categorical_by_hand():
     )
 
 
+def test_bernoulli_by_hand():
+    y, z = jnp.array([[0.0, 1.0], [0.25, 0.5]]), jnp.array([[0.2, 0.8], [0.5, 0.5]])
+    values = [-2 * np.log(0.8), 2 * np.log(2)]
+    np.testing.assert_allclose(losses.bernoulli.value(y, z), values, rtol=1e-6)
+    expected = [[1.25, -1.25], [1, 0]]
+    np.testing.assert_allclose(losses.bernoulli.error(y, z), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("loss", ALL)
 @pytest.mark.parametrize("shape", [(4,), (2, 3)])
 def test_error_is_the_gradient_of_value(loss, shape):
@@ -49,10 +57,18 @@ def test_categorical_with_softmax_has_error_z_minus_y_in_the_pre_activity():
     np.testing.assert_allclose(vjp(losses.categorical.error(y, z))[0], z - y, atol=1e-6)
 
 
+def test_bernoulli_with_sigmoid_has_error_z_minus_y_in_the_pre_activity():
+    h, y = jnp.array([[0.3, -1.0, 2.0]]), jnp.array([[0.0, 1.0, 0.5]])
+    z, vjp = jax.vjp(jax.nn.sigmoid, h)
+    np.testing.assert_allclose(vjp(losses.bernoulli.error(y, z))[0], z - y, atol=1e-6)
+
+
 def test_a_confident_mistake_costs_much_and_stays_finite():
     y, z = jnp.array([[0.0, 1.0]]), jnp.array([[1.0, 0.0]])
     assert 50 < losses.categorical.value(y, z)[0] < np.inf
     assert np.isfinite(losses.categorical.error(y, z)).all()
+    assert 100 < losses.bernoulli.value(y, z)[0] < np.inf
+    assert np.isfinite(losses.bernoulli.error(y, z)).all()
 
 
 def test_local_losses_are_named_after_their_distribution():

@@ -122,6 +122,16 @@ def test_unfinished_run_shows_its_curves(folder, tmp_path):
     assert 'id="angles"' not in page
 
 
+def test_a_network_without_dense_filters_shows_the_rest(tmp_path):
+    run = tmp_path / "run"
+    ok("train.py", "--network=locally_connected", "--width=2", "--epochs=1", f"--out_dir={run}")
+    ok("report.py", run)
+    page = (run / "report" / "index.html").read_text()
+    assert "locally_connected 2 tanh" in page
+    assert 'id="confusion_1"' in page
+    assert 'id="filters_1"' not in page
+
+
 def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path):
     done = call("report.py", tmp_path)
     assert done.returncode == 1

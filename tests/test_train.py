@@ -121,6 +121,11 @@ def test_same_command_gives_the_same_numbers(tmp_path):
         (["--e_init=uniform"], ["--e_init", "glorot"]),
         (["--activation=tan"], ["--activation", "tanh"]),
         (["--algo=equil_prop", "--rates=0.1"], ["--rates", "4 layers"]),
+        (["--network=lenett"], ["--network", "did you mean 'lenet'"]),
+        (["--network=lenet", "--width=9"], ["--width", "network=lenet", "drop it"]),
+        (["--network=resnet_small", "--hidden_layers=2"], ["--hidden_layers", "drop it"]),
+        (["--network=resnet_small", "--width=0"], ["--width", "at least 1"]),
+        (["--activation=kwta:2"], ["--activation", "kwta:0.1"]),
         (["--out_dir=/proc/nowhere"], ["--out_dir", "choose another folder"]),
     ],
 )

@@ -1,0 +1,100 @@
+"""Networks for images by name: functions `(image_shape, num_classes) -> Network`.
+
+All take images FLAT, as `lrajax.data` has them, and answer with a softmax. `image_shape` is (H, W)
+or (H, W, C).
+"""
+
+from collections.abc import Callable, Sequence
+
+from lrajax import layers, losses, network
+from lrajax.base import Layer, Network
+
+
+def mlp(
+    image_shape: Sequence[int],
+    num_classes: int,
+    *,
+    hidden_layers: int = 3,
+    width: int = 256,
+    activation: str = "tanh",
+) -> Network:
+    """A multilayer perceptron, `lrajax.mlp`."""
+    sizes = (layers.size(tuple(image_shape)), *[width] * hidden_layers, num_classes)
+    return network.mlp(sizes, activation)
+
+
+def resmlp(
+    image_shape: Sequence[int],
+    num_classes: int,
+    *,
+    hidden_layers: int = 3,
+    width: int = 256,
+    activation: str = "tanh",
+) -> Network:
+    """A multilayer perceptron with a skip connection around every hidden layer but the first."""
+    first, *others, output = mlp(
+        image_shape, num_classes, hidden_layers=hidden_layers, width=width, activation=activation
+    ).layers
+    return Network((first, *map(layers.residual, others), output), losses.categorical)
+
+
+def lenet(image_shape: Sequence[int], num_classes: int, *, activation: str = "tanh") -> Network:
+    """Two convolutions with average pooling and two dense layers (LeCun et al. 1998, LeNet-5)."""
+    first = layers.conv(_image(image_shape), 6, 5, pool=2, activation=activation)
+    second = layers.conv(first.out_shape, 16, 5, pool=2, activation=activation)
+    return _classifier((first, second), (120, 84, num_classes), activation)
+
+
+def locally_connected_net(
+    image_shape: Sequence[int], num_classes: int, *, width: int = 8, activation: str = "tanh"
+) -> Network:
+    """Two locally connected layers, with width and 2 × width features at each position."""
+    first = layers.locally_connected(_image(image_shape), width, 5, stride=2, activation=activation)
+    second = layers.locally_connected(
+        first.out_shape, 2 * width, 3, stride=2, activation=activation
+    )
+    return _classifier((first, second), (num_classes,), activation)
+
+
+def resnet_small(
+    image_shape: Sequence[int], num_classes: int, *, width: int = 16, activation: str = "tanh"
+) -> Network:
+    """Six normalised convolutions, four of them with a skip connection.
+
+    Two stages, of `width` and 2 × `width` feature maps: a convolution with stride 2, then two that
+    the activity can pass by.
+    """
+    body: list[Layer] = []
+    shape = _image(image_shape)
+    for features in (width, 2 * width):
+        down = layers.conv(shape, features, 3, stride=2, activation=activation)
+        shape = down.out_shape
+        same = layers.residual(layers.conv(shape, features, 3, activation=activation))
+        body += map(layers.layer_norm, (down, same, same))
+    return _classifier(body, (num_classes,), activation)
+
+
+ARCHITECTURES: dict[str, Callable[..., Network]] = {
+    "mlp": mlp,
+    "lenet": lenet,
+    "locally_connected": locally_connected_net,
+    "resmlp": resmlp,
+    "resnet_small": resnet_small,
+}
+FOR_IMAGES = ("lenet", "locally_connected", "resnet_small")
+
+
+def _image(image_shape: Sequence[int]) -> tuple[int, ...]:
+    """(H, W, C)."""
+    return tuple(image_shape) if len(image_shape) == 3 else (*image_shape, 1)
+
+
+def _classifier(body: Sequence[Layer], sizes: Sequence[int], activation: str) -> Network:
+    """Layers of images, between flat images and dense layers of the given sizes."""
+    first, top = body[0], body[-1]
+    inputs = layers.reshaped(first, (layers.size(first.in_shape),))
+    flat = layers.size(top.out_shape)
+    activations = [activation] * (len(sizes) - 1) + ["softmax"]
+    lowest, *others = map(layers.dense, (flat, *sizes[:-1]), sizes, activations)
+    head = (layers.reshaped(lowest, top.out_shape), *others)
+    return Network((inputs, *body[1:], *head), losses.categorical)

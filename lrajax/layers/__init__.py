@@ -1,0 +1,37 @@
+"""Layers, what turns one layer into another, and the local products that rules are made of."""
+
+from lrajax.layers.activations import ACTIVATIONS, kwta, parse_activation
+from lrajax.layers.affine import conv, dense, locally_connected
+from lrajax.layers.products import (
+    feedback,
+    post,
+    pre,
+    size,
+    vjp_below,
+    vjp_feedback,
+    vjp_post,
+    vjp_theta,
+)
+from lrajax.layers.wrappers import bernoulli, dropout, layer_norm, reshaped, residual
+
+__all__ = [
+    "ACTIVATIONS",
+    "bernoulli",
+    "conv",
+    "dense",
+    "dropout",
+    "feedback",
+    "kwta",
+    "layer_norm",
+    "locally_connected",
+    "parse_activation",
+    "post",
+    "pre",
+    "reshaped",
+    "residual",
+    "size",
+    "vjp_below",
+    "vjp_feedback",
+    "vjp_post",
+    "vjp_theta",
+]

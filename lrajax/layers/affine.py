@@ -1,0 +1,188 @@
+"""Layers with weights: fully connected, convolutional, locally connected."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from lrajax._checks import at_least
+from lrajax.base import Initializer, Layer
+from lrajax.layers.activations import parse_activation
+
+
+def dense(n_in: int, n_out: int, activation: str = "tanh") -> Layer:
+    """A fully connected layer, h = z W + b (equation 1 with biases; W is [n_in, n_out]).
+
+    Raises:
+      ValueError: a width below 1, or an unknown activation.
+    """
+    at_least("n_in", n_in, 1)
+    at_least("n_out", n_out, 1)
+
+    def init(key, initializer):
+        return {"w": initializer(key, (n_in, n_out)), "b": jnp.zeros(n_out)}
+
+    def init_feedback(key, initializer):
+        return {"w": initializer(key, (n_in, n_out))}
+
+    return Layer(
+        in_shape=(n_in,),
+        out_shape=(n_out,),
+        init=init,
+        init_feedback=init_feedback,
+        pre=lambda theta, z: z @ theta["w"] + theta["b"],
+        post=parse_activation(activation),
+        # E is kept in the orientation of W, so that no transpose is ever materialised.
+        feedback=lambda e, error: e["w"] @ error,
+    )
+
+
+def conv(
+    in_shape: tuple[int, ...],
+    features: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    pool: int = 1,
+    activation: str = "tanh",
+) -> Layer:
+    """A convolution of [H, W, C], with as much padding as keeps the image's size at stride 1.
+
+    Pooling averages the pre-activity, before the nonlinearity. So `pre` stays linear in theta, and
+    h, z and what a rule adds to h (LRA-E's displacement) share the pooled shape.
+
+    Args:
+      in_shape: (H, W, C) of the activity below.
+      features: feature maps, the output's last dimension.
+      kernel: side of the kernel; w is [kernel, kernel, C, features], b is [features].
+      stride: pixels from one window to the next.
+      pool: side of the blocks that are averaged; what does not fill a last block is dropped.
+      activation: as `parse_activation` takes it.
+
+    Raises:
+      ValueError: a shape or a size that makes no layer, or an unknown activation.
+    """
+    _check_image(in_shape, features, kernel, stride)
+    at_least("pool", pool, 1)
+    height, width = (side // pool for side in _sides(in_shape, stride))
+    if not height * width:
+        raise ValueError(f"pool={pool} exceeds the {_sides(in_shape, stride)} of the feature maps")
+    shape = (kernel, kernel, in_shape[2], features)
+
+    def product(w, z):
+        # Averaging before the product needs pool² times fewer multiplications than after it.
+        return jnp.tensordot(_average(_patches(z, kernel, stride), pool), w, 3)
+
+    return _affine(
+        in_shape,
+        (height, width, features),
+        bias_shape=(features,),
+        draw=lambda key, initializer: initializer(key, shape),
+        product=product,
+        activation=activation,
+    )
+
+
+def locally_connected(
+    in_shape: tuple[int, ...],
+    features: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    activation: str = "tanh",
+) -> Layer:
+    """A convolution whose every position has weights and biases of its own.
+
+    Args:
+      in_shape: (H, W, C) of the activity below.
+      features: feature maps.
+      kernel: side of the windows; w is [H', W', kernel, kernel, C, features], b is [H', W',
+        features]. Each position's kernel is drawn by itself, with the fans of one kernel.
+      stride: see `conv`.
+      activation: see `conv`.
+
+    Raises:
+      ValueError: see `conv`.
+    """
+    _check_image(in_shape, features, kernel, stride)
+    sides = _sides(in_shape, stride)
+    shape = (kernel, kernel, in_shape[2], features)
+
+    def draw(key, initializer):
+        keys = jax.random.split(key, sides)
+        return jax.vmap(jax.vmap(lambda key: initializer(key, shape)))(keys)
+
+    def product(w, z):
+        return jnp.einsum("hwijc,hwijcf->hwf", _patches(z, kernel, stride), w)
+
+    out_shape = (*sides, features)
+    return _affine(
+        in_shape, out_shape, bias_shape=out_shape, draw=draw, product=product, activation=activation
+    )
+
+
+def _affine(
+    in_shape: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    *,
+    bias_shape: tuple[int, ...],
+    draw: Callable[[PRNGKeyArray, Initializer], Array],
+    product: Callable[[Array, Array], Array],
+    activation: str,
+) -> Layer:
+    """A layer h = product(w, z) + b, with the transposed product for feedback."""
+
+    def feedback(e, error):
+        below = jax.ShapeDtypeStruct(in_shape, error.dtype)
+        (displacement,) = jax.linear_transpose(lambda z: product(e["w"], z), below)(error)
+        return displacement
+
+    return Layer(
+        in_shape=tuple(in_shape),
+        out_shape=out_shape,
+        init=lambda key, initializer: {"w": draw(key, initializer), "b": jnp.zeros(bias_shape)},
+        init_feedback=lambda key, initializer: {"w": draw(key, initializer)},
+        pre=lambda theta, z: product(theta["w"], z) + jnp.broadcast_to(theta["b"], out_shape),
+        post=parse_activation(activation),
+        feedback=feedback,
+    )
+
+
+def _check_image(in_shape: tuple[int, ...], features: int, kernel: int, stride: int) -> None:
+    if len(in_shape) != 3 or min(in_shape) < 1:
+        raise ValueError(f"in_shape={tuple(in_shape)} must be (H, W, C)")
+    for name, value in {"features": features, "kernel": kernel, "stride": stride}.items():
+        at_least(name, value, 1)
+
+
+def _sides(in_shape: tuple[int, ...], stride: int) -> tuple[int, int]:
+    """Height and width after a stride, with SAME padding."""
+    height, width, _ = in_shape
+    return -(-height // stride), -(-width // stride)
+
+
+def _patches(image: Array, kernel: int, stride: int) -> Array:
+    """The windows of an image [H, W, C] under SAME padding, [H', W', kernel, kernel, C].
+
+    Sliced, so that what follows is a matrix product: XLA has a quick one for many seeds at once
+    and for weight gradients, on CPUs too, which does not hold of its convolutions.
+    """
+    sides = _sides(image.shape, stride)
+    pads = jax.lax.padtype_to_pads(image.shape[:2], (kernel,) * 2, (stride,) * 2, "SAME")
+    windows = jnp.pad(image, (*pads, (0, 0)))
+    for axis, side in enumerate(sides):
+        last = (side - 1) * stride + 1
+        slices = [
+            jax.lax.slice_in_dim(windows, start, start + last, stride, axis)
+            for start in range(kernel)
+        ]
+        windows = jnp.stack(slices, axis=2 + axis)  # [H', W + padding, kernel, C] after the rows
+    return windows
+
+
+def _average(windows: Array, pool: int) -> Array:
+    """Averages over blocks of pool × pool of the two leading dimensions."""
+    height, width = (side // pool for side in windows.shape[:2])
+    whole = windows[: height * pool, : width * pool]
+    return whole.reshape(height, pool, width, pool, *windows.shape[2:]).mean(axis=(1, 3))

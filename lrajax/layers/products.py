@@ -1,0 +1,66 @@
+"""The local products over mini-batches that learning rules are made of.
+
+They are the only way a rule touches a layer: each takes the layer first, maps it over the batch
+and, where a derivative is asked for, puts the `vmap` inside the vector-Jacobian product, so that no
+weight gradient of a single example is ever formed.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+from lrajax.base import Layer, PyTree
+
+# The mapped axis, by whose index a stochastic layer tells one example from another.
+EXAMPLES = "examples"
+
+
+def _over_examples(function: Callable, in_axes: Any) -> Callable:
+    return jax.vmap(function, in_axes, axis_name=EXAMPLES)
+
+
+def pre(layer: Layer, theta: PyTree, z_below: Array) -> Array:
+    """Pre-activity h, [B, *out_shape]."""
+    return _over_examples(layer.pre, (None, 0))(theta, z_below)
+
+
+def post(layer: Layer, h: Array) -> Array:
+    """Post-activity z = φ(h), [B, *out_shape]."""
+    return _over_examples(layer.post, 0)(h)
+
+
+def feedback(layer: Layer, e: PyTree, error: Array) -> Array:
+    """Error (or activity) of this layer carried down by the feedback weights, [B, *in_shape]."""
+    return _over_examples(layer.feedback, (None, 0))(e, error)
+
+
+def vjp_theta(layer: Layer, theta: PyTree, z_below: Array, delta: Array) -> PyTree:
+    """(∂h/∂θ)ᵀ δ, summed over the batch: for a dense layer z_belowᵀ δ and Σ δ."""
+    _, vjp = jax.vjp(lambda theta: pre(layer, theta, z_below), theta)
+    return vjp(delta)[0]
+
+
+def vjp_below(layer: Layer, theta: PyTree, z_below: Array, delta: Array) -> Array:
+    """(∂h/∂z_below)ᵀ δ, [B, *in_shape]: for a dense layer δ Wᵀ."""
+    _, vjp = jax.vjp(lambda z: pre(layer, theta, z), z_below)
+    return vjp(delta)[0]
+
+
+def vjp_post(layer: Layer, h: Array, error: Array) -> Array:
+    """(∂z/∂h)ᵀ e, [B, *out_shape]: e ⊗ φ′(h) for a pointwise activation."""
+    _, vjp = jax.vjp(lambda h: post(layer, h), h)
+    return vjp(error)[0]
+
+
+def vjp_feedback(layer: Layer, e: PyTree, error: Array, delta: Array) -> PyTree:
+    """(∂feedback(e, error)/∂e)ᵀ δ, summed over the batch: for a dense layer δᵀ error."""
+    _, vjp = jax.vjp(lambda e: feedback(layer, e, error), e)
+    return vjp(delta)[0]
+
+
+def size(shape: tuple[int, ...]) -> int:
+    """Number of units in a shape."""
+    return math.prod(shape)

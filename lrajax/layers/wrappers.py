@@ -1,0 +1,101 @@
+"""Functions that turn a layer into another: skip connections, norms, shapes, noise."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from lrajax._checks import at_least
+from lrajax.base import Layer
+from lrajax.layers.activations import with_slope_of
+from lrajax.layers.products import EXAMPLES, size
+
+
+def residual(layer: Layer) -> Layer:
+    """The layer with a skip connection, h = pre(z) + z, and one for the error beside it.
+
+    Raises:
+      ValueError: the layer changes the shape of the activity.
+    """
+    if layer.in_shape != layer.out_shape:
+        raise ValueError(
+            f"a skip connection needs one shape: {layer.in_shape} in, {layer.out_shape} out"
+        )
+    return layer._replace(
+        pre=lambda theta, z: layer.pre(theta, z) + z,
+        feedback=lambda e, error: layer.feedback(e, error) + error,
+    )
+
+
+def layer_norm(layer: Layer) -> Layer:
+    """The layer with z = φ(standardised h): mean 0 and variance 1 over an example's activity.
+
+    There is no learned gain, and the layer's own bias stays before the norm.
+    """
+
+    def post(h):
+        return layer.post(jax.nn.standardize(h, axis=tuple(range(h.ndim))))
+
+    return layer._replace(post=post)
+
+
+def reshaped(layer: Layer, in_shape: tuple[int, ...]) -> Layer:
+    """The same layer fed by an activity of another shape: flat images, or maps into a dense one.
+
+    Raises:
+      ValueError: the shapes differ in size.
+    """
+    if size(in_shape) != size(layer.in_shape):
+        raise ValueError(f"in_shape={in_shape} has not the size of {layer.in_shape}")
+    return layer._replace(
+        in_shape=tuple(in_shape),
+        pre=lambda theta, z: layer.pre(theta, z.reshape(layer.in_shape)),
+        feedback=lambda e, error: layer.feedback(e, error).reshape(in_shape),
+    )
+
+
+def dropout(layer: Layer, rate: float, key: PRNGKeyArray | None) -> Layer:
+    """The layer with a share `rate` of its activities silenced, the others scaled up in return.
+
+    Args:
+      layer: a hidden layer.
+      rate: probability that a unit is silent, in [0, 1).
+      key: what the masks are drawn from, another one for each example of a mini-batch; None leaves
+        the layer as it is, for evaluation. `lrajax.stochastic` gives a rule a new key at each step.
+
+    Raises:
+      ValueError: a rate out of range.
+    """
+    at_least("rate", rate, 0)
+    if not isinstance(rate, jax.core.Tracer) and rate >= 1:
+        raise ValueError(f"rate={rate} must be below 1")
+    if key is None:
+        return layer
+
+    def post(h):
+        kept = jax.random.bernoulli(_of_example(key), 1 - rate, h.shape)
+        return jnp.where(kept, layer.post(h) / (1 - rate), 0)
+
+    return layer._replace(post=post)
+
+
+def bernoulli(layer: Layer, key: PRNGKeyArray | None) -> Layer:
+    """The layer with stochastic binary units in place of its activation, P(z = 1) = sigmoid(h).
+
+    The derivative goes straight through the draw: it is the sigmoid's (Bengio et al. 2013).
+
+    Args:
+      layer: a hidden layer.
+      key: what is drawn from, as in `dropout`; None gives the probability itself.
+    """
+    if key is None:
+        return layer._replace(post=jax.nn.sigmoid)
+
+    def fire(h):
+        return jax.random.bernoulli(_of_example(key), jax.nn.sigmoid(h)).astype(h.dtype)
+
+    return layer._replace(post=with_slope_of(jax.nn.sigmoid, fire))
+
+
+def _of_example(key: PRNGKeyArray) -> PRNGKeyArray:
+    """A key of its own for each example that `lrajax.layers` maps over."""
+    return jax.random.fold_in(key, jax.lax.axis_index(EXAMPLES))

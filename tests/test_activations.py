@@ -1,0 +1,85 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+import lrajax
+from lrajax import layers
+
+H = jnp.array([-2.0, -1.5, -0.5, 0.0, 0.25, 0.5, 3.0])
+ERROR = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+
+
+def value_and_vjp(text):
+    layer = layers.dense(1, len(H), text)
+    return layers.post(layer, H[None])[0], layers.vjp_post(layer, H[None], ERROR[None])[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "slope"),
+    [
+        ("sign", [-1, -1, -1, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0]),
+        ("threshold", [0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0]),
+        ("sign_ste", [-1, -1, -1, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1, 0]),
+        ("threshold_ste", [0, 0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1, 0]),
+        ("kwta:0.4", [0, 0, 0, 0, 0.25, 0.5, 3], [0, 0, 0, 0, 1, 1, 1]),  # 2.8 of 7, rounded up
+        ("kwta", [0, 0, 0, 0, 0, 0, 3], [0, 0, 0, 0, 0, 0, 1]),
+        ("kwta:1", H, [1, 1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_values_and_slopes_by_hand(text, value, slope):
+    actual, vjp = value_and_vjp(text)
+    np.testing.assert_array_equal(actual, np.array(value, np.float32))
+    np.testing.assert_array_equal(vjp, np.array(slope, np.float32) * ERROR)
+
+
+@pytest.mark.parametrize("text", ["sign_ste", "threshold_ste"])
+def test_a_straight_through_activation_has_slope_1_up_to_the_edge(text):
+    slope = jax.vmap(jax.grad(layers.ACTIVATIONS[text]))(jnp.array([-1.01, -0.99, 0.99, 1.01]))
+    np.testing.assert_array_equal(slope, [0, 1, 1, 0])
+
+
+def test_divisive_normalisation_by_hand_and_in_its_derivative():
+    value, vjp = value_and_vjp("divisive")
+    drive = np.maximum(H, 0) ** 2
+    np.testing.assert_allclose(value, drive / (1 + drive.sum() / 7), rtol=1e-6)
+    moved = [
+        (layers.ACTIVATIONS["divisive"](H + step) - layers.ACTIVATIONS["divisive"](H - step))
+        @ ERROR
+        for step in 1e-2 * np.eye(7, dtype=np.float32)
+    ]
+    np.testing.assert_allclose(vjp, np.array(moved) / 2e-2, rtol=1e-2, atol=1e-3)
+
+
+def test_kwta_is_over_a_whole_layer_of_maps():
+    h = jax.random.normal(jax.random.key(0), (3, 4, 2))
+    z = layers.kwta(0.25)(h)
+    assert (z != 0).sum() == 6
+    np.testing.assert_array_equal(np.sort(z[z != 0]), np.sort(h.ravel())[-6:])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kwt", "did you mean 'kwta'"),
+        ("kwta:0", "fraction of winners"),
+        ("kwta:1.5", "fraction of winners"),
+        ("kwta:", "fraction of winners"),
+        ("kwta:half", "fraction of winners"),
+        ("tanh:2", "activation='tanh:2'.*only kwta"),
+    ],
+)
+def test_bad_texts_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        layers.parse_activation(text)
+
+
+@pytest.mark.parametrize("text", ["sign", "threshold", "kwta:0.5"])
+def test_lra_without_derivatives_teaches_through_what_has_none(text, batch):
+    network = lrajax.mlp((5, 4, 6, 3, 2), text)
+    algo = lrajax.lra_e(network, derivative=False, beta=4.0)
+    _, updates = reference.compute(algo, reference.make_params(algo), batch)
+    assert updates.forward[2]["w"].any()
+    chex.assert_tree_all_finite(updates)

@@ -1,0 +1,182 @@
+"""Convolutional and locally connected layers against loops over pixels."""
+
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+import lrajax
+from lrajax import layers
+
+B = 2
+# (in_shape, features, kernel, stride, pool): even and odd sides, kernels that padding cannot centre
+CONVS = [
+    ((4, 6, 2), 3, 3, 1, 1),
+    ((5, 4, 1), 2, 3, 2, 1),
+    ((5, 7, 2), 3, 2, 1, 2),
+    ((6, 5, 1), 2, 4, 2, 3),
+]
+LOCAL = [((4, 3, 2), 3, 3, 1), ((5, 4, 1), 2, 2, 2)]
+
+
+def make(in_shape, features, kernel, stride, pool=None):
+    if pool is None:
+        return layers.locally_connected(in_shape, features, kernel, stride=stride)
+    return layers.conv(in_shape, features, kernel, stride=stride, pool=pool)
+
+
+every_layer = pytest.mark.parametrize("arguments", CONVS + LOCAL)
+
+
+KEY = jax.random.key(0)
+
+
+@functools.cache
+def case(arguments):
+    """A layer, arrays for it, and what the library makes of them, in one program."""
+    layer = make(*arguments)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda key: layer.init(key, lrajax.initializers.GLOROT), KEY)
+    theta = {name: rng.normal(size=a.shape).astype(np.float32) for name, a in shapes.items()}
+    z, delta, down = (
+        rng.normal(size=(B, *shape)).astype(np.float32)
+        for shape in (layer.in_shape, layer.out_shape, layer.in_shape)
+    )
+
+    @jax.jit
+    def products():
+        e = {"w": theta["w"]}
+        return {
+            "pre": layers.pre(layer, theta, z),
+            "feedback": layers.feedback(layer, e, delta),
+            "vjp_below": layers.vjp_below(layer, theta, z, delta),
+            "vjp_theta": layers.vjp_theta(layer, theta, z, delta),
+            "vjp_feedback": layers.vjp_feedback(layer, e, delta, down),
+        }
+
+    return layer, theta, (z, delta, down), products()
+
+
+def windows(image, kernel, stride):
+    """(row, column, window) for every position; SAME padding, the odd pixel after the image."""
+    height, width, _ = image.shape
+    rows, columns = math.ceil(height / stride), math.ceil(width / stride)
+    top = max((rows - 1) * stride + kernel - height, 0) // 2
+    left = max((columns - 1) * stride + kernel - width, 0) // 2
+    padded = np.zeros((height + 3 * kernel, width + 3 * kernel, image.shape[2]))
+    padded[top : top + height, left : left + width] = image
+    for row in range(rows):
+        for column in range(columns):
+            i, j = row * stride, column * stride
+            yield row, column, padded[i : i + kernel, j : j + kernel]
+
+
+def pre_of_conv(w, b, image, kernel, stride, pool):
+    h = {(r, c): np.tensordot(x, w, 3) + b for r, c, x in windows(image, kernel, stride)}
+    rows, columns = (1 + max(position[i] for position in h) for i in (0, 1))
+    pooled = np.zeros((rows // pool, columns // pool, len(b)))
+    for r in range(rows // pool):
+        for c in range(columns // pool):
+            block = [h[r * pool + i, c * pool + j] for i in range(pool) for j in range(pool)]
+            pooled[r, c] = sum(block) / pool**2
+    return pooled
+
+
+def pre_of_local(w, b, image, kernel, stride):
+    h = np.array(b)
+    for row, column, x in windows(image, kernel, stride):
+        h[row, column] += np.tensordot(x, w[row, column], 3)
+    return h
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@every_layer
+def test_pre_activity_equals_the_loops(arguments):
+    layer, theta, (z, _, _), products = case(arguments)
+    slow = pre_of_conv if len(arguments) == 5 else pre_of_local
+    expected = [slow(theta["w"], theta["b"], image, *arguments[2:]) for image in z]
+    assert layer.out_shape == expected[0].shape
+    close(products["pre"], np.array(expected))
+
+
+@every_layer
+def test_products_are_those_with_explicit_matrices(arguments):
+    """The loops' own, from unit vectors: h = z M + b = w N + b."""
+    layer, theta, (z, delta, down), products = case(arguments)
+    slow = pre_of_conv if len(arguments) == 5 else pre_of_local
+    w, b = theta["w"], np.zeros_like(theta["b"])
+
+    def matrix(function, shape):
+        units = np.eye(layers.size(shape)).reshape(-1, *shape)
+        return np.array([function(unit).ravel() for unit in units])
+
+    def in_w(image):
+        return matrix(lambda w: slow(w, b, image, *arguments[2:]), w.shape)
+
+    in_z = matrix(lambda z: slow(w, b, z, *arguments[2:]), layer.in_shape)
+    below = (delta.reshape(B, -1) @ in_z.T).reshape(z.shape)
+    close(products["vjp_below"], below)
+    close(products["feedback"], below)
+
+    of_w = sum(in_w(image) @ d.ravel() for image, d in zip(z, delta, strict=True))
+    close(products["vjp_theta"]["w"], of_w.reshape(w.shape))
+    shared = tuple(range(delta.ndim - b.ndim))  # the batch, and positions if they share biases
+    close(products["vjp_theta"]["b"], delta.sum(axis=shared))
+
+    # feedback(e, delta) · down = delta · product(e, down): the derivative is that of pre at down.
+    of_e = sum(in_w(image) @ d.ravel() for image, d in zip(down, delta, strict=True))
+    close(products["vjp_feedback"]["w"], of_e.reshape(w.shape))
+
+
+def test_initialisers_see_one_kernel():
+    seen = []
+
+    def initializer(key, shape):
+        seen.append(shape)
+        return jax.random.normal(key, shape)
+
+    for layer in (
+        layers.conv((5, 4, 2), 3, 3),
+        layers.locally_connected((5, 4, 2), 3, 3, stride=2),
+    ):
+        theta, e = layer.init(KEY, initializer), layer.init_feedback(KEY, initializer)
+        assert theta["w"].shape == e["w"].shape
+        assert set(e) == {"w"}
+        assert not theta["b"].any()
+    assert set(seen) == {(3, 3, 2, 3)}
+    kernels = np.asarray(theta["w"]).reshape(-1, 3 * 3 * 2 * 3)
+    assert len(np.unique(kernels, axis=0)) == len(kernels) == 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((4, 4), 2, 3), r"in_shape=\(4, 4\) must be \(H, W, C\)"),
+        (((4, 4, 0), 2, 3), "in_shape="),
+        (((4, 4, 1), 0, 3), "features=0"),
+        (((4, 4, 1), 2, 0), "kernel=0"),
+    ],
+)
+@pytest.mark.parametrize("kind", [layers.conv, layers.locally_connected])
+def test_bad_arguments_are_named(kind, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kind(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stride": 0}, "stride=0"),
+        ({"pool": 0}, "pool=0"),
+        ({"pool": 3, "stride": 2}, "pool=3 exceeds"),
+        ({"activation": "tan"}, "activation='tan'"),
+    ],
+)
+def test_bad_options_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        layers.conv((4, 4, 1), 2, 3, **changes)

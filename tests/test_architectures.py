@@ -1,0 +1,179 @@
+"""Networks for images, and every rule on a network that has every kind of layer."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+import lrajax
+from lrajax import architectures, layers, training
+from lrajax import network as network_module
+
+KEY = jax.random.key(3)
+every_rule = pytest.mark.parametrize("name", lrajax.ALGORITHMS)
+# What makes a rule's update the sum of those of a mini-batch's parts.
+BY_EXAMPLE = {"equil_prop": {"nudge": "centred"}, "dtp": {"noise": 0.0}}
+
+
+@functools.cache
+def every_kind():
+    """Flat images of 4 × 4 through every kind of layer that draws nothing."""
+    first = layers.reshaped(layers.conv((4, 4, 1), 2, 3, pool=2), (16,))
+    second = layers.locally_connected((2, 2, 2), 3, 2)
+    third = layers.residual(layers.layer_norm(layers.conv((2, 2, 3), 3, 3)))
+    fourth = layers.reshaped(layers.dense(12, 4, "kwta:0.5"), (2, 2, 3))
+    output = layers.dense(4, 3, "softmax")
+    return lrajax.Network((first, second, third, fourth, output), lrajax.losses.categorical)
+
+
+def compiled(function):
+    """Without the optimisations that would take most of these tests' time."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def parts(batch):
+    """A mini-batch of 6 as two of 3."""
+    return [jax.tree.map(lambda a, half=half: a[half], batch) for half in (np.s_[:3], np.s_[3:])]
+
+
+@every_rule
+def test_every_rule_steps_on_every_kind_of_layer(name):
+    network = every_kind()
+    rule = lrajax.ALGORITHMS[name](network, **BY_EXAMPLE.get(name, {}))
+    params, batch = reference.make_params(rule), reference.make_batch(network, 6)
+    compute = compiled(functools.partial(reference.compute, rule))
+    lambda_, updates = compute(params, batch, KEY)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    chex.assert_tree_all_finite((lambda_, updates))
+    for field in (lambda_.h, lambda_.z, lambda_.targets, lambda_.errors):
+        assert [a.shape for a in field] == [(6, *layer.out_shape) for layer in network.layers]
+    if name == "equil_prop":  # its states may all be at a border, where nothing moves
+        return
+    assert all(leaf.any() for leaf in jax.tree.leaves(updates.forward))
+    one, other = (compute(params, part, KEY)[1] for part in parts(batch))
+    total = jax.tree.map(jnp.add, one.forward, other.forward)
+    chex.assert_trees_all_close(updates.forward, total, rtol=1e-3, atol=1e-4)
+
+
+def test_backprop_is_the_gradient_through_every_kind_of_layer():
+    network = every_kind()
+    rule = lrajax.backprop(network)
+    params, batch = reference.make_params(rule), reference.make_batch(network, 6)
+
+    def loss(forward):
+        """Layer by layer and example by example, without the library's products."""
+
+        def of_example(x, y):
+            z = x
+            for layer, theta in zip(network.layers, forward, strict=True):
+                h = layer.pre(theta, z)
+                z = layer.post(h)
+            return -(y * jax.nn.log_softmax(h)).sum()
+
+        return jax.vmap(of_example)(batch.x, batch.y).sum()
+
+    updates = compiled(lambda: reference.compute(rule, params, batch)[1])()
+    grad = compiled(jax.grad(loss))(params.forward)
+    chex.assert_trees_all_close(updates.forward, grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", architectures.ARCHITECTURES)
+@pytest.mark.parametrize("image_shape", [(4, 4), (8, 8), (28, 28), (9, 12, 3)])
+def test_architectures_take_flat_images_and_fit_together(name, image_shape):
+    network = architectures.ARCHITECTURES[name](image_shape, 7)
+    shapes = [layer.out_shape for layer in network.layers[:-1]]
+    assert [layer.in_shape for layer in network.layers[1:]] == shapes
+    rule = lrajax.lra_e(network)
+    batch = reference.make_batch(network, 2)
+    assert batch.x.shape == (2, layers.size(image_shape))
+
+    def step(key):
+        params = rule.init(key)
+        return params, *reference.compute(rule, params, batch)
+
+    params, lambda_, updates = jax.eval_shape(step, KEY)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    assert lambda_.z[-1].shape == (2, 7)
+
+
+def test_lenet_is_the_one_of_1998_in_plan():
+    network = architectures.lenet((28, 28), 10)
+    assert [layer.out_shape for layer in network.layers] == [
+        (14, 14, 6),
+        (7, 7, 16),
+        (120,),
+        (84,),
+        (10,),
+    ]
+
+
+def test_sizes_and_activations_are_passed_on():
+    (first, *_), (second, *_) = (
+        make((8, 8), 10, width=5, activation="relu").layers
+        for make in (architectures.resnet_small, architectures.mlp)
+    )
+    assert (first.out_shape, second.out_shape) == ((4, 4, 5), (5,))
+    assert second.post(-jnp.ones(())) == 0
+    assert len(architectures.resmlp((8, 8), 10, hidden_layers=6).layers) == 7
+
+
+@pytest.mark.parametrize("output", ["bernoulli", "gaussian"])
+def test_autoencoder_learns_to_reconstruct(output):
+    network = lrajax.autoencoder((6, 8, 2), output)
+    assert [layer.out_shape for layer in network.layers] == [(8,), (2,), (8,), (6,)]
+    rule = lrajax.lra_e(network, reduction="mean", w_init=lrajax.initializers.GLOROT)
+    params = reference.make_params(rule)
+    x = jnp.array(np.repeat(np.eye(3), 2, axis=1), float)
+    batch = lrajax.Batch(x, x)
+
+    def step(params, _):
+        lambda_ = rule.compute_targets(params, batch)
+        updates = rule.calc_updates(params, lambda_)
+        params = jax.tree.map(lambda p, u: p - 0.3 * u, params, updates)
+        return params, (rule.loss(batch.y, lambda_.z[-1]).mean(), lambda_.errors[-1])
+
+    _, (loss, errors) = jax.jit(lambda: jax.lax.scan(step, params, length=400))()
+    assert loss[-1] < 0.25 * loss[0]
+    # the error unit is the loss's derivative in the pre-activity
+    (h, z) = jax.jit(lambda: network_module.forward(network, params.forward, x))()
+    grad = jax.grad(lambda h: network.output_loss.value(x, network.layers[-1].post(h)).sum())
+    chex.assert_trees_all_close(errors[0], grad(h[-1]), rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(errors[0], z[-1] - x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((6,),), "sizes="),
+        (((6, 2), "categorical"), "output='categorical'"),
+        (((6, 2), "gaussian", "softmax"), "activation='softmax'"),
+        (((6, 0),), "n_out=0"),
+    ],
+)
+def test_bad_autoencoders_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        lrajax.autoencoder(*arguments)
+
+
+def test_training_takes_a_network_of_images():
+    """An epoch, two seeds at once."""
+    import optax
+
+    network = architectures.lenet((4, 4), 3)
+    rule, optimizer = lrajax.lra_e(network), optax.sgd(0.01)
+    rng = np.random.default_rng(0)
+    examples = lrajax.data.Examples(
+        rng.integers(0, 16, (20, 16), np.uint8), np.arange(20, dtype=np.int32) % 3
+    )
+    step = training.make_train_step(rule, optimizer)
+    epoch = training.make_epoch(rule, step, 5, 3, 16.0)
+
+    def run(key):
+        return epoch(training.init_run(rule, optimizer, key), *[examples] * 3)
+
+    metrics = jax.eval_shape(jax.vmap(run), jax.random.split(KEY, 2))[1]
+    assert metrics.test.error.shape == (2,)
