@@ -81,6 +81,14 @@ def test_learns(mixture):
     assert metrics.loss[-1] < 0.3 * metrics.loss[0]
 
 
+def test_the_last_layers_rule_answers(network, batch):
+    first, last = lrajax.backprop(network), lrajax.equil_prop(network)
+    mixed = lrajax.by_layer([first, first, first, last])
+    params = reference.make_params(mixed)
+    chex.assert_trees_all_equal(mixed.predict(params, batch.x), last.predict(params, batch.x))
+    assert mixed.loss is last.loss
+
+
 def test_two_rules_draw_from_different_keys(network):
     rules = [lrajax.rfa(network), lrajax.rfa(network)]
     made = lrajax.by_layer([rules[0], *[rules[1]] * 3]).init(KEY)
