@@ -8,10 +8,15 @@ from lrajax.algorithms import (
     dtp,
     dtp_sigma,
     equil_prop,
+    kolen_pollack,
     lra_e,
+    predictive_coding,
+    rec_lra,
     rfa,
+    sign_symmetric,
 )
 from lrajax.base import Algorithm, Batch, Calculations, Layer, Loss, Network, Params
+from lrajax.compose import by_layer
 from lrajax.layers import dense
 from lrajax.network import mlp
 from lrajax.transforms import normalize_updates
@@ -28,6 +33,7 @@ __all__ = [
     "Network",
     "Params",
     "backprop",
+    "by_layer",
     "checkpoint",
     "dense",
     "dfa",
@@ -36,11 +42,15 @@ __all__ = [
     "dtp_sigma",
     "equil_prop",
     "initializers",
+    "kolen_pollack",
     "layers",
     "losses",
     "lra_e",
     "mlp",
     "normalize_updates",
+    "predictive_coding",
+    "rec_lra",
     "rfa",
+    "sign_symmetric",
     "training",
 ]
