@@ -19,6 +19,7 @@ STEP_NOTE = (
     "`over jax.grad` is the median of the quotients within each round. The epoch is the library's "
     "`make_train_epoch` on 58,000 uint8 examples: shuffle, conversion and metrics included."
 )
+RELAXING = ("equil_prop", "predictive_coding")
 LIMITS = {"lra_e": 1.10, "rfa": 1.0, "dfa": 1.0}
 BY_PRODUCTS = ("dtp", "dtp_sigma")
 
@@ -48,8 +49,8 @@ def rows_of(depth: int, options: Options) -> tuple[list[dict], list[dict]]:
     batches = workload.random_batches(40 if options.quick else 300)
     scans, counts = {}, {}
     for name, trainer in trainers(depth).items():
-        # A step of equilibrium propagation is 24 steps of relaxation.
-        counts[name] = len(batches.x) // (20 if name == "equil_prop" else 1)
+        # A step of these is 20 steps of relaxation or more.
+        counts[name] = len(batches.x) // (20 if name in RELAXING else 1)
         part = jax.tree.map(lambda a, n=counts[name]: a[:n], batches)
         scans[name] = workload.prepare(workload.steps(trainer), trainer, part)
     products = {name: hlo.count_in(scans[name].program.as_text()) // counts[name] for name in scans}

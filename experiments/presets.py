@@ -48,6 +48,10 @@ PRESETS = {
     "dtp": Preset("rmsprop"),
     "dtp_sigma": Preset("rmsprop"),
     "lra_e": Preset("sgd"),
+    "rec_lra": Preset("sgd"),
+    "kolen_pollack": Preset("rmsprop"),
+    "sign_symmetric": Preset("rmsprop"),
+    "predictive_coding": Preset("adam"),
 }
 
 # Equilibrium propagation relaxes for longer in deeper networks.

@@ -70,17 +70,20 @@ CHECK_FINITE = flags.DEFINE_bool("check_finite", False, "say where a run stops b
 # read as numbers take several, with commas, and train every combination with every seed at once.
 NUMBERS = [
     LR,
-    flags.DEFINE_list("beta", None, "lra_e: modulation of the displacement; equil_prop: nudge"),
-    flags.DEFINE_list("gamma", None, "lra_e: rate of the error weights over the forward weights"),
+    flags.DEFINE_list("beta", None, "lra_e, rec_lra: scale of the displacement; equil_prop: nudge"),
+    flags.DEFINE_list("gamma", None, "lra_e, rec_lra: rate of the error weights over the forward"),
     flags.DEFINE_list("noise", None, "dtp: standard deviation of the injected noise"),
     flags.DEFINE_list("alpha", None, "dtp_sigma: standard deviation of the topmost noise"),
     flags.DEFINE_list("target_rate", None, "dtp, dtp_sigma: step to the topmost hidden target"),
-    flags.DEFINE_list("step_size", None, "equil_prop: Euler step of the relaxation"),
+    flags.DEFINE_list("step_size", None, "equil_prop, predictive_coding: Euler step of relaxation"),
+    flags.DEFINE_list("decay", None, "kolen_pollack: weight decay of forward and error weights"),
 ]
 RATES = flags.DEFINE_list("rates", None, "equil_prop: factor on each layer's update, with commas")
 OTHERS = [
-    flags.DEFINE_string("local_loss", None, "lra_e: gaussian or cauchy"),
-    flags.DEFINE_bool("derivative", None, "lra_e: updates with (V1) or without (V2) derivatives"),
+    flags.DEFINE_string("local_loss", None, "lra_e, rec_lra: gaussian or cauchy"),
+    flags.DEFINE_bool("derivative", None, "lra_e, rec_lra: with derivatives (V1) or without"),
+    flags.DEFINE_integer("stride", None, "rec_lra: hidden layers from one error skip to the next"),
+    flags.DEFINE_integer("steps", None, "predictive_coding: relaxation steps"),
     flags.DEFINE_string("nudge", None, "equil_prop: random, centred or positive"),
     flags.DEFINE_integer("free_steps", None, "equil_prop: relaxation steps of the free phase"),
     flags.DEFINE_integer("nudged_steps", None, "equil_prop: relaxation steps of a nudged phase"),

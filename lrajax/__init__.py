@@ -16,10 +16,15 @@ from lrajax.algorithms import (
     dtp,
     dtp_sigma,
     equil_prop,
+    kolen_pollack,
     lra_e,
+    predictive_coding,
+    rec_lra,
     rfa,
+    sign_symmetric,
 )
 from lrajax.base import Algorithm, Batch, Calculations, Layer, Loss, Network, Params
+from lrajax.compose import by_layer
 from lrajax.layers import dense
 from lrajax.network import autoencoder, mlp
 from lrajax.stochastic import stochastic
@@ -39,6 +44,7 @@ __all__ = [
     "architectures",
     "autoencoder",
     "backprop",
+    "by_layer",
     "checkpoint",
     "dense",
     "dfa",
@@ -47,12 +53,16 @@ __all__ = [
     "dtp_sigma",
     "equil_prop",
     "initializers",
+    "kolen_pollack",
     "layers",
     "losses",
     "lra_e",
     "mlp",
     "normalize_updates",
+    "predictive_coding",
+    "rec_lra",
     "rfa",
+    "sign_symmetric",
     "stochastic",
     "training",
 ]

@@ -168,6 +168,14 @@ def fixed_feedback_updates(
     )
 
 
+def mirrored(feedback: tuple, entries: tuple) -> tuple:
+    """What E mirrors, by name, of forward parameters or their updates; `()` where there is no E."""
+    return tuple(
+        {name: entry[name] for name in e} if e else ()
+        for e, entry in zip(feedback, entries, strict=True)
+    )
+
+
 def reduce_batch(delta: Array, reduction: str) -> Array:
     """Scales per-example deltas so that their sum over the batch is the reduction asked for."""
     return delta / delta.shape[0] if reduction == "mean" else delta

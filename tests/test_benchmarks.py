@@ -55,12 +55,14 @@ def test_every_rule_is_timed_against_jax_grad(found):
 def test_counts_of_matrix_products_at_three_layers(found):
     """By hand, from the equations: 4 forward, 3 back and 4 updates for backprop and its kin."""
     rows = {row["rule"]: row for row in found["sections"]["steps"]["tables"]["products"]}
-    for name in ("backprop", "rfa", "dfa", "lra_e"):
+    for name in ("backprop", "rfa", "dfa", "lra_e", "kolen_pollack", "sign_symmetric"):
         assert (rows[name]["targets"], rows[name]["step"]) == (7, 11)
     assert rows["jax.grad"]["step"] == 11
     for name in ("dtp", "dtp_sigma"):
         # 4 forward, 1 from the output, 2 x 2 decodings, 2 reconstructions of 2; then 4 + 2 updates
         assert (rows[name]["targets"], rows[name]["step"]) == (13, 19)
+    # a skip's update besides
+    assert (rows["rec_lra"]["targets"], rows["rec_lra"]["step"]) == (7, 12)
     # 1 for the clamped input, 24 relaxation steps of 3 up and 3 down; then 2 x 4 updates
     assert rows["equil_prop"]["step"] == 1 + 24 * 6 + 8
 

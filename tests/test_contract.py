@@ -22,6 +22,10 @@ DETERMINISTIC = {
     "rfa": {},
     "dfa": {},
     "lra_e": {},
+    "rec_lra": {},
+    "kolen_pollack": {},
+    "sign_symmetric": {},
+    "predictive_coding": {},
     "equil_prop": {"nudge": "centred"},
     "equil_prop, positive": {"nudge": "positive"},
 }
@@ -31,7 +35,14 @@ TRACEABLE = {
     "dtp": {"noise": (0.4, 0.1), "target_rate": (0.1, 0.3)},
     "dtp_sigma": {"alpha": (0.01, 0.3), "target_rate": (0.1, 0.3)},
     "lra_e": {"beta": (0.1, 0.5), "gamma": (1.0, 0.0)},
+    "rec_lra": {"beta": (0.1, 0.5), "gamma": (1.0, 0.0)},
+    "kolen_pollack": {"decay": (1e-3, 0.1)},
+    "predictive_coding": {"step_size": (0.05, 0.3)},
 }
+# Weight decay is the same for one example and for many: what is said of sums leaves it out.
+WITHOUT_DECAY = {"kolen_pollack": {"decay": 0.0}}
+# Rules with a loop in them are quicker compiled whole.
+RELAXING = ("equil_prop", "predictive_coding")
 every_rule = pytest.mark.parametrize("name", lrajax.ALGORITHMS)
 KEY = jax.random.key(3)
 
@@ -50,9 +61,9 @@ def case(name):
 
 
 def compute(name, rule, params, batch, key):
-    """As `reference.compute`, but a rule with a loop in it is quicker compiled whole."""
+    """As `reference.compute`, compiled whole where that is quicker."""
     function = functools.partial(reference.compute, rule)
-    return (jax.jit(function) if name.startswith("equil_prop") else function)(params, batch, key)
+    return (jax.jit(function) if name.startswith(RELAXING) else function)(params, batch, key)
 
 
 def close(actual, expected):
@@ -60,8 +71,9 @@ def close(actual, expected):
 
 
 def test_names_are_those_of_the_factories():
-    names = ["backprop", "rfa", "dfa", "equil_prop", "dtp", "dtp_sigma", "lra_e"]
-    assert list(lrajax.ALGORITHMS) == names
+    compared = ["backprop", "rfa", "dfa", "equil_prop", "dtp", "dtp_sigma", "lra_e"]
+    others = ["rec_lra", "kolen_pollack", "sign_symmetric", "predictive_coding"]
+    assert list(lrajax.ALGORITHMS) == compared + others
     assert all(getattr(lrajax, name) is rule for name, rule in lrajax.ALGORITHMS.items())
 
 
@@ -191,7 +203,7 @@ def test_vmap_over_hyperparameters_equals_a_loop(name):
 
     columns = {name: jnp.array([row[name] for row in rows]) for name in defaults}
     together = jax.jit(jax.vmap(of_values))(columns)
-    alone = jax.jit(of_values) if name == "equil_prop" else of_values
+    alone = jax.jit(of_values) if name in RELAXING else of_values
     updates = []
     for i, row in enumerate(rows):
         expected = alone(row)
@@ -225,14 +237,18 @@ def test_a_rule_that_draws_nothing_ignores_the_key(name):
 
 @every_rule
 def test_mean_is_the_sum_over_the_batch_size(name):
-    _, params, batch, _, summed = case(name)
-    rule = factory(name)(lrajax.mlp(SIZES), reduction="mean")
-    _, mean = compute(name, rule, params, batch, KEY)
+    _, params, batch, _, _ = case(name)
+    rules = (
+        factory(name)(lrajax.mlp(SIZES), reduction=reduction, **WITHOUT_DECAY.get(name, {}))
+        for reduction in ("mean", "sum")
+    )
+    mean, summed = (compute(name, rule, params, batch, KEY)[1] for rule in rules)
     close(mean, jax.tree.map(lambda a: a / 7, summed))
 
 
 @pytest.mark.parametrize(
-    ("name", "kwargs"), [*DETERMINISTIC.items(), ("dtp", {"noise": 0.0}), ("dtp_sigma", {})]
+    ("name", "kwargs"),
+    [*(DETERMINISTIC | WITHOUT_DECAY).items(), ("dtp", {"noise": 0.0}), ("dtp_sigma", {})],
 )
 def test_a_batch_is_the_sum_of_its_parts(name, kwargs):
     _, params, first, _, _ = case(name)
@@ -286,6 +302,14 @@ def test_wrong_shapes_are_refused(name):
         ("lra_e", {"beta": np.inf}, "beta=inf"),
         ("lra_e", {"gamma": -1.0}, "gamma=-1.0"),
         ("lra_e", {"local_loss": "gauss"}, "local_loss='gauss'.*'gaussian'"),
+        ("rec_lra", {"stride": 0}, "stride=0"),
+        ("rec_lra", {"beta": -0.1}, "beta=-0.1"),
+        ("rec_lra", {"gamma": -1.0}, "gamma=-1.0"),
+        ("rec_lra", {"local_loss": "gauss"}, "local_loss='gauss'.*'gaussian'"),
+        ("kolen_pollack", {"decay": -1e-3}, "decay=-0.001"),
+        ("predictive_coding", {"steps": 0}, "steps=0"),
+        ("predictive_coding", {"step_size": 0.0}, "step_size=0.0"),
+        ("predictive_coding", {"step_size": 1.5}, "step_size=1.5"),
     ],
 )
 def test_bad_hyperparameters_are_named(name, kwargs, message):

@@ -75,7 +75,7 @@ def test_default_scales(initial, name):
     for entries, std in ((params.forward, 0.05), (params.feedback, np.sqrt(0.05))):
         for w in (entry["w"] for entry in entries if entry):
             bound = np.sqrt(6 / sum(w.shape))
-            if name == "lra_e":
+            if name in ("lra_e", "rec_lra"):
                 np.testing.assert_allclose(w.std(), std, rtol=0.05)
             else:
                 assert 0.97 * bound < np.abs(w).max() <= 1.0001 * bound

@@ -51,8 +51,13 @@ def quick(function):
 
 
 def quiet(rule):
-    """Arguments under which a rule draws no noise to speak of."""
-    return {"dtp": {"noise": 0.0}, "dtp_sigma": {"alpha": 1e-30}}.get(rule, {})
+    """Arguments under which a rule draws no noise to speak of, and its weights do not decay."""
+    arguments = {
+        "dtp": {"noise": 0.0},
+        "dtp_sigma": {"alpha": 1e-30},
+        "kolen_pollack": {"decay": 0.0},
+    }
+    return arguments.get(rule, {})
 
 
 KEY = jax.random.key(0)
@@ -75,7 +80,7 @@ def test_no_two_weights_are_drawn_alike(rule):
     """All of one shape and one scheme, so that two drawn from the same key would be equal."""
     scheme = lrajax.initializers.gaussian(1.0)
     arguments = {"w_init": scheme}
-    if rule not in ("backprop", "equil_prop"):
+    if rule not in ("backprop", "equil_prop", "predictive_coding"):
         arguments["e_init"] = scheme
     params = lrajax.ALGORITHMS[rule](lrajax.mlp((3,) * 6), **arguments).init(KEY)
     drawn = [np.asarray(leaf) for leaf in jax.tree.leaves(params) if leaf.any()]

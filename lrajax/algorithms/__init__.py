@@ -4,8 +4,12 @@ from lrajax.algorithms.backprop import backprop
 from lrajax.algorithms.dfa import dfa
 from lrajax.algorithms.dtp import dtp, dtp_sigma
 from lrajax.algorithms.equil_prop import equil_prop
+from lrajax.algorithms.kolen_pollack import kolen_pollack
 from lrajax.algorithms.lra_e import lra_e
+from lrajax.algorithms.predictive_coding import predictive_coding
+from lrajax.algorithms.rec_lra import rec_lra
 from lrajax.algorithms.rfa import rfa
+from lrajax.algorithms.sign_symmetric import sign_symmetric
 
 ALGORITHMS = {
     "backprop": backprop,
@@ -15,6 +19,10 @@ ALGORITHMS = {
     "dtp": dtp,
     "dtp_sigma": dtp_sigma,
     "lra_e": lra_e,
+    "rec_lra": rec_lra,
+    "kolen_pollack": kolen_pollack,
+    "sign_symmetric": sign_symmetric,
+    "predictive_coding": predictive_coding,
 }
 
 __all__ = ["ALGORITHMS", *ALGORITHMS]

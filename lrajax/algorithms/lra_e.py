@@ -13,11 +13,14 @@ error unit is taken with respect to its pre-activity, in V2 as well. ΔE has the
 E, subtracted from like W, comes to align with Wᵀ.
 """
 
+from collections.abc import Callable
+
 import jax
+from jaxtyping import Array
 
 from lrajax import initializers, layers, losses
 from lrajax._checks import at_least, one_of, positive
-from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
+from lrajax.base import Algorithm, Calculations, Initializer, Layer, Network, Params
 from lrajax.network import (
     check_reduction,
     forward,
@@ -25,6 +28,7 @@ from lrajax.network import (
     init_forward,
     local_deltas,
     local_updates,
+    mirrored,
     output_error,
     predict,
 )
@@ -78,19 +82,19 @@ def lra_e(
         targets, errors = [batch.y], [output_error(batch, z[-1])]
         for l in reversed(range(1, len(network.layers))):
             displacement = layers.feedback(network.layers[l], params.feedback[l], errors[0])  # (5)
-            target = layers.post(network.layers[l - 1], h[l - 1] - beta * displacement)  # (6)
+            target, error = align(
+                network.layers[l - 1], h[l - 1], z[l - 1], beta * displacement, error_unit
+            )
             targets.insert(0, target)
-            errors.insert(0, error_unit(target, z[l - 1]))  # (3) or (4)
+            errors.insert(0, error)
         return Calculations(batch.x, h, z, tuple(targets), tuple(errors))
 
     def calc_updates(params, lambda_):
         deltas = local_deltas(network, lambda_) if derivative else lambda_.errors
         updates = local_updates(network, params.forward, lambda_, deltas, reduction)  # (7) or (8)
-        return Params(updates, tuple(map(follow, params.feedback, updates)))
-
-    def follow(e, update):
-        """ΔE = γ (ΔW)ᵀ; E is stored as its transpose already."""
-        return {name: gamma * update[name] for name in e} if e else ()
+        # ΔE = γ (ΔW)ᵀ; E is stored as its transpose already.
+        follow = jax.tree.map(lambda update: gamma * update, mirrored(params.feedback, updates))
+        return Params(updates, follow)
 
     return Algorithm(
         init=init,
@@ -99,3 +103,15 @@ def lra_e(
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
     )
+
+
+def align(
+    layer: Layer,
+    h: Array,
+    z: Array,
+    displacement: Array,
+    error_unit: Callable[[Array, Array], Array],
+) -> tuple[Array, Array]:
+    """Target and error of a layer, [B, *out_shape] each, once its pre-activity is displaced."""
+    target = layers.post(layer, h - displacement)  # (6)
+    return target, error_unit(target, z)  # (3) or (4)

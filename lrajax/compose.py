@@ -1,0 +1,92 @@
+"""Several rules on one network: `by_layer` trains each layer by a rule of its own."""
+
+from collections.abc import Sequence
+
+import jax
+from jaxtyping import Array
+
+from lrajax.base import Algorithm, Calculations, Params
+
+
+def by_layer(rules: Sequence[Algorithm]) -> Algorithm:
+    """Makes a rule that trains each layer by a rule of its own.
+
+    DFA for the lower half of a network and LRA-E for the upper one:
+    `by_layer([dfa] * 2 + [lra_e] * 2)`, with `dfa = lrajax.dfa(network)` and so on.
+
+    Each rule computes on the whole network, and a layer takes what its own rule finds for it; a
+    compiler drops what no layer takes. So an error that a rule passes down goes through that rule's
+    feedback weights all the way from the output. These learn as the rule says, above its own layers
+    too, though the forward weights there follow another rule.
+
+    Args:
+      rules: one for each layer, first layer first, all on the same network. The same object
+        wherever it is the same rule, so that its work and its feedback weights are there once.
+
+    Returns:
+      The rule. `params.feedback[l]` is a tuple with the entry `l` of every distinct rule, in order
+      of first appearance, or `()` where no rule has one. In Λ, layer `l` has its own rule's values,
+      and `aux` has every distinct rule's Λ. `predict` and `loss` are the last layer's rule's.
+
+    Raises:
+      ValueError: not one rule for each layer, or rules on different networks.
+    """
+    distinct = tuple(dict.fromkeys(rules))
+    owners = [distinct.index(rule) for rule in rules]
+    _check(distinct, len(owners))
+
+    def own(per_rule):
+        """Of every distinct rule's per-layer tuple the entries of the layers that it trains."""
+        return tuple(per_rule[i][l] for l, i in enumerate(owners))
+
+    def join(per_rule):
+        """Every distinct rule's feedback entries, layer by layer."""
+        return tuple(entries if any(entries) else () for entries in zip(*per_rule, strict=True))
+
+    def params_of(i: int, params: Params) -> Params:
+        return params._replace(feedback=tuple(e[i] if e else () for e in params.feedback))
+
+    def init(key):
+        keys = jax.random.split(key, len(distinct))
+        made = [rule.init(key) for rule, key in zip(distinct, keys, strict=True)]
+        return Params(own([p.forward for p in made]), join([p.feedback for p in made]))
+
+    def compute_targets(params, batch, *, key=None):
+        # One key serves all: no layer's update has two rules' noise in it.
+        found = tuple(
+            rule.compute_targets(params_of(i, params), batch, key=key)
+            for i, rule in enumerate(distinct)
+        )
+        return Calculations(
+            x=found[0].x,
+            h=own([lambda_.h for lambda_ in found]),
+            z=own([lambda_.z for lambda_ in found]),
+            targets=own([lambda_.targets for lambda_ in found]),
+            errors=own([lambda_.errors for lambda_ in found]),
+            aux=found,
+        )
+
+    def calc_updates(params, lambda_):
+        found = [
+            rule.calc_updates(params_of(i, params), lambda_.aux[i])
+            for i, rule in enumerate(distinct)
+        ]
+        return Params(own([u.forward for u in found]), join([u.feedback for u in found]))
+
+    def predict(params: Params, x: Array) -> Array:
+        return rules[-1].predict(params_of(owners[-1], params), x)
+
+    return Algorithm(init, compute_targets, calc_updates, predict, rules[-1].loss)
+
+
+def _check(distinct: Sequence[Algorithm], n_rules: int) -> None:
+    """Raises ValueError unless the rules are on one network with `n_rules` layers."""
+    if not distinct:
+        raise ValueError("rules is empty: give one rule for each layer")
+    first, *others = (
+        jax.eval_shape(lambda rule=rule: rule.init(jax.random.key(0))).forward for rule in distinct
+    )
+    if any(forward != first for forward in others):
+        raise ValueError("rules are on different networks: make them all on the same one")
+    if len(first) != n_rules:
+        raise ValueError(f"rules has {n_rules} entries: give one for each of {len(first)} layers")

@@ -1,0 +1,110 @@
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+import reference
+
+import lrajax
+from lrajax import training
+
+KEY = jax.random.key(5)
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    """DFA below, LRA-E above."""
+    network = lrajax.mlp((5, 4, 6, 3, 2))
+    below, above = lrajax.dfa(network), lrajax.lra_e(network, beta=0.5)
+    mixed = lrajax.by_layer([below, below, above, above])
+    return below, above, mixed, reference.make_params(mixed), reference.make_batch(network, 7)
+
+
+def own(params, i):
+    """The parameters of the i-th distinct rule."""
+    return params._replace(feedback=((), *(e[i] for e in params.feedback[1:])))
+
+
+@pytest.mark.parametrize("name", ["lra_e", "dtp", "backprop"])
+def test_a_rule_with_itself_is_that_rule(name, network, batch):
+    rule = lrajax.ALGORITHMS[name](network)
+    mixed = lrajax.by_layer([rule] * 4)
+    alone = reference.make_params(rule)
+    params = alone._replace(feedback=tuple((e,) if e else () for e in alone.feedback))
+    chex.assert_trees_all_equal_shapes(jax.eval_shape(mixed.init, KEY), params)
+    lambda_, updates = reference.compute(mixed, params, batch, KEY)
+    expected_lambda, expected = reference.compute(rule, alone, batch, KEY)
+    chex.assert_trees_all_equal(lambda_._replace(aux=()), expected_lambda._replace(aux=()))
+    chex.assert_trees_all_equal(updates.forward, expected.forward)
+    feedback = tuple((e,) if e else () for e in expected.feedback)
+    chex.assert_trees_all_equal(updates.feedback, feedback)
+    chex.assert_trees_all_equal(mixed.predict(params, batch.x), rule.predict(alone, batch.x))
+
+
+def test_each_layer_follows_its_own_rule(mixture):
+    below, above, mixed, params, batch = mixture
+    found = reference.compute(mixed, params, batch)
+    of_below = reference.compute(below, own(params, 0), batch)
+    of_above = reference.compute(above, own(params, 1), batch)
+    for l, (lambda_, updates) in enumerate((of_below, of_below, of_above, of_above)):
+        for field in ("h", "z", "targets", "errors"):
+            chex.assert_trees_all_equal(getattr(found[0], field)[l], getattr(lambda_, field)[l])
+        chex.assert_trees_all_equal(found[1].forward[l], updates.forward[l])
+    pairs = zip(of_below[1].feedback, of_above[1].feedback, strict=True)
+    chex.assert_trees_all_equal(found[1].feedback, ((), *list(pairs)[1:]))
+    assert mixed.loss is above.loss
+
+
+def test_jit_and_vmap(mixture):
+    *_, mixed, params, batch = mixture
+    _, expected = reference.compute(mixed, params, batch)
+
+    def updates(params):
+        return reference.compute(mixed, params, batch)[1]
+
+    chex.assert_trees_all_close(jax.jit(updates)(params), expected, rtol=1e-4, atol=1e-5)
+    stacked = jax.tree.map(lambda a: jnp.stack([a, a / 2]), params)
+    together = jax.jit(jax.vmap(updates))(stacked)
+    for i, scale in enumerate((1, 2)):
+        alone = updates(jax.tree.map(lambda a, scale=scale: a / scale, params))
+        found = jax.tree.map(lambda a, i=i: a[i], together)
+        chex.assert_trees_all_close(found, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_learns(mixture):
+    *_, mixed, params, batch = mixture
+    optimizer = optax.adam(0.01)
+    step = training.make_train_step(mixed, optimizer)
+    state = training.TrainState(params, optimizer.init(params), KEY, jnp.array(0))
+    run = jax.jit(lambda state: jax.lax.scan(lambda s, _: step(s, batch), state, length=150))
+    _, metrics = run(state)
+    assert metrics.loss[-1] < 0.3 * metrics.loss[0]
+
+
+def test_the_last_layers_rule_answers(network, batch):
+    first, last = lrajax.backprop(network), lrajax.equil_prop(network)
+    mixed = lrajax.by_layer([first, first, first, last])
+    params = reference.make_params(mixed)
+    chex.assert_trees_all_equal(mixed.predict(params, batch.x), last.predict(params, batch.x))
+    assert mixed.loss is last.loss
+
+
+def test_two_rules_draw_from_different_keys(network):
+    rules = [lrajax.rfa(network), lrajax.rfa(network)]
+    made = lrajax.by_layer([rules[0], *[rules[1]] * 3]).init(KEY)
+    for first, second in made.feedback[1:]:
+        assert not (first["w"] == second["w"]).any()
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (lambda a, b: [], "rules is empty"),
+        (lambda a, b: [a] * 3, "rules has 3 entries: give one for each of 4 layers"),
+        (lambda a, b: [a, a, a, b], "rules are on different networks"),
+    ],
+)
+def test_bad_rules_are_named(network, rules, message):
+    other = lrajax.rfa(lrajax.mlp((5, 4, 6, 7, 2)))
+    with pytest.raises(ValueError, match=message):
+        lrajax.by_layer(rules(lrajax.rfa(network), other))
