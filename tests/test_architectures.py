@@ -16,7 +16,11 @@ from lrajax import network as network_module
 KEY = jax.random.key(3)
 every_rule = pytest.mark.parametrize("name", lrajax.ALGORITHMS)
 # What makes a rule's update the sum of those of a mini-batch's parts.
-BY_EXAMPLE = {"equil_prop": {"nudge": "centred"}, "dtp": {"noise": 0.0}}
+BY_EXAMPLE = {
+    "equil_prop": {"nudge": "centred"},
+    "dtp": {"noise": 0.0},
+    "kolen_pollack": {"decay": 0.0},
+}
 
 
 @functools.cache
