@@ -47,7 +47,7 @@ PRESETS = {
     "dfa": Preset("sgd"),
     "dtp": Preset("rmsprop"),
     "dtp_sigma": Preset("rmsprop"),
-    "lra_e": Preset("sgd"),
+    "lra_e": Preset("sgd", {"w_init": "orthogonal:1.0"}),
     "rec_lra": Preset("sgd"),
     "kolen_pollack": Preset("rmsprop"),
     "sign_symmetric": Preset("rmsprop"),

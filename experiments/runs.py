@@ -245,13 +245,12 @@ class Experiment:
         return jax.jit(over_runs, out_shardings=self.placement.runs)(self.seeds, self.values)
 
     def _over_runs(self, function: Callable, runs: Any, parts: Any) -> Any:
-        """`function(run, values, parts)` of every run, in one program.
-
-        On a CPU one run after the other: XLA's batched products are slower there than single ones.
-        """
-        if jax.default_backend() == "cpu" and self.placement.mesh.size == 1:
-            return jax.lax.map(lambda run: function(*run, parts), (runs, self.values))
-        return jax.vmap(function, in_axes=(0, 0, None))(runs, self.values, parts)
+        """`function(run, values, parts)` of every run, side by side in one program."""
+        if len(self.seeds) > 1:
+            return jax.vmap(function, in_axes=(0, 0, None))(runs, self.values, parts)
+        # A single run is not mapped: XLA's batched products are slower on CPUs, even of one.
+        run, values = jax.tree.map(lambda leaf: leaf[0], (runs, self.values))
+        return jax.tree.map(lambda leaf: leaf[None], function(run, values, parts))
 
     def resume(self, done: int, run: training.Run | None) -> tuple[int, training.Run]:
         """Brings a run that the first process has read from its disk to all devices.
