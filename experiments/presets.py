@@ -47,15 +47,18 @@ PRESETS = {
     "dfa": Preset("sgd"),
     "dtp": Preset("rmsprop"),
     "dtp_sigma": Preset("rmsprop"),
-    "lra_e": Preset("sgd", {"w_init": "orthogonal:1.0"}),
+    "lra_e": Preset("sgd"),
     "rec_lra": Preset("sgd"),
     "kolen_pollack": Preset("rmsprop"),
     "sign_symmetric": Preset("rmsprop"),
     "predictive_coding": Preset("adam"),
 }
 
-# Equilibrium propagation relaxes for longer in deeper networks.
-DEPTH_PRESETS: dict[tuple[str, int], Preset] = {}
+# Where a number of hidden layers needs something else.
+DEPTH_PRESETS = {
+    ("lra_e", 5): Preset("sgd", {"w_init": "orthogonal"}),
+    ("lra_e", 8): Preset("sgd", {"w_init": "orthogonal"}),
+}
 
 
 def preset(algo: str, hidden_layers: int | None) -> Preset:
