@@ -105,7 +105,6 @@ MUTATIONS = {
     "lrajax/algorithms/rec_lra.py": (
         ["test_rec_lra.py", "test_contract.py"],
         [
-            ("range(stride, top, stride)", "range(stride, top + 1, stride)"),
             ("range(stride, top, stride)", "range(1, top, stride)"),
             ("errors[-1].reshape(-1, n_output) if", "errors[-1].reshape(-1, n_output) * 2 if"),
             ("z[l - 1], beta * displacement,", "z[l - 1], displacement,"),
