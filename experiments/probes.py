@@ -54,6 +54,8 @@ def final(target: str, experiment: runs.Experiment, params: lrajax.Params) -> di
         return picture(experiment, jax.tree.map(lambda leaf: leaf[0], params))
     if target == "claims":
         return {"sparsity": sparsity(experiment, params)}
+    if target == "robustness":
+        return {"attacked": attacked(experiment, params)}
     return {}
 
 
@@ -105,6 +107,46 @@ def sparsity(experiment: runs.Experiment, params: lrajax.Params) -> list:
 
     over_runs = jax.jit(jax.vmap(lambda params: jnp.stack(list(map(hoyer, activities(params))))))
     return _rounded(over_runs(params))
+
+
+def attacked(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, list]:
+    """Error in % of each run on 2,000 test examples whose pixels were attacked, by attack and size.
+
+    "noise": Gaussian, of that standard deviation; "fgsm": one step of that size along the sign of
+    the loss's gradient (Goodfellow et al. 2015); "pgd": ten steps of a quarter of it, within that
+    distance (Madry et al. 2018). Both follow the network's true gradient. Pixels stay in [0, 1].
+    """
+    algo, _ = experiment.make({})
+    test = experiment.parts[2]
+    rows = jnp.arange(min(2_000, len(test.y)))
+    x, y = training.to_batch(test, rows, **experiment.scale)
+
+    def ascend(params, x_now, step, size):
+        slope = jax.grad(lambda x: algo.loss(y, algo.predict(params, x)).sum())(x_now)
+        return jnp.clip(jnp.clip(x_now + step * jnp.sign(slope), x - size, x + size), 0, 1)
+
+    def noise(params, size):
+        return jnp.clip(x + size * jax.random.normal(jax.random.key(0), x.shape), 0, 1)
+
+    def fgsm(params, size):
+        return ascend(params, x, size, size)
+
+    def pgd(params, size):
+        return jax.lax.fori_loop(0, 10, lambda _, x: ascend(params, x, size / 4, size), x)
+
+    def error(attack, size):
+        def of_run(params):
+            answer = algo.predict(params, attack(params, size))
+            return training.measure(algo, y, answer).error
+
+        return _rounded(jax.jit(jax.vmap(of_run))(params))
+
+    sizes = {noise: (0.1, 0.2, 0.4), fgsm: (0.01, 0.03, 0.1), pgd: (0.01, 0.03, 0.1)}
+    return {
+        f"{attack.__name__} {size}": error(attack, size)
+        for attack, every in sizes.items()
+        for size in every
+    }
 
 
 def _rounded(values: jax.Array) -> list:

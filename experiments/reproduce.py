@@ -1,7 +1,8 @@
-r"""Reproduces the paper's tables and figures, a cell at a time.
+r"""Reproduces the paper's tables and figures, and goes beyond them, a cell at a time.
 
     python experiments/reproduce.py --target=all --data_dir=FOLDER
     python experiments/reproduce.py --target=table1 --seeds=5 --data_dir=FOLDER
+    python experiments/reproduce.py --target=depth,rules --data_dir=FOLDER
     python experiments/reproduce.py --quick                          two epochs on the digits
 
 Each cell's result is written to results/TARGET/CELL.json as soon as it is there. Cells that are
@@ -14,6 +15,7 @@ import functools
 import pathlib
 import shutil
 
+import beyond
 import cells
 import commandline
 import jax
@@ -27,7 +29,11 @@ from tqdm import tqdm
 from lrajax import data, training
 from lrajax._checks import at_least, one_of
 
-TARGET = flags.DEFINE_list("target", ["all"], f"{', '.join(cells.TARGETS)}, with commas, or all")
+# "all" is the paper's.
+TARGETS = {**cells.TARGETS, **beyond.TARGETS}
+TARGET = flags.DEFINE_list(
+    "target", ["all"], f"{', '.join(TARGETS)}, with commas, or all: the paper"
+)
 CELLS = flags.DEFINE_string("cells", "", "only the cells whose name contains this, lra_e-8 say")
 SEEDS = flags.DEFINE_integer("seeds", 5, "seeds of every cell")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder with mnist/ and fashion_mnist/")
@@ -43,12 +49,12 @@ def chosen_cells() -> list[cells.Cell]:
     """The cells that the flags ask for."""
     at_least("seeds", SEEDS.value, 1)
     for target in TARGET.value:
-        one_of("target", target, ["all", *cells.TARGETS])
+        one_of("target", target, ["all", *TARGETS])
     seeds = tuple(range(SEEDS.value))
     quick = cells.Scale(seeds[:2], epochs=2, depths=(3,), width=16, dataset="digits")
     scale = quick if QUICK.value else cells.Scale(seeds)
     names = cells.TARGETS if "all" in TARGET.value else TARGET.value
-    every = [cell for name in names for cell in cells.TARGETS[name](scale)]
+    every = [cell for name in names for cell in TARGETS[name](scale)]
     chosen = [cell for cell in every if CELLS.value in cell.name]
     if not chosen:
         raise ValueError(f"cells={CELLS.value} matches none of {[cell.name for cell in every]}")

@@ -6,8 +6,10 @@ python experiments/results.py
 import itertools
 import json
 import pathlib
+import statistics
 import sys
 
+import beyond
 import cells
 import claims
 import commandline
@@ -29,6 +31,15 @@ NAMES = {
     "dtp": "DTP",
     "dtp_sigma": "DTP-σ",
     "lra_e": "LRA-E",
+    "rec_lra": "rec-LRA",
+    "kolen_pollack": "Kolen-Pollack",
+    "sign_symmetric": "sign-symmetric",
+    "predictive_coding": "predictive coding",
+}
+TITLES = {
+    "depth": "Depth: MLPs of width 256 on MNIST",
+    "rules": "More rules: MLPs of width 256 on MNIST",
+    "robustness": "Test error in % under attack, by size: 3 layers, Fashion-MNIST",
 }
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 HEAD = """# Results
@@ -47,7 +58,7 @@ def load(folder: pathlib.Path) -> dict[str, dict[str, dict]]:
             path.stem: json.loads(path.read_text())
             for path in sorted((folder / target).glob("*.json"))
         }
-        for target in cells.TARGETS
+        for target in (*cells.TARGETS, *beyond.TARGETS)
     }
 
 
@@ -100,6 +111,41 @@ def optimizer_table(records: dict[str, dict]) -> str:
     return table(head, rows)
 
 
+def beyond_section(target: str, records: dict[str, dict]) -> list[str]:
+    """Heading, command and table of a target beyond the paper."""
+    command = f"`python experiments/reproduce.py --target={target} --data_dir=FOLDER`\n"
+    draw = attack_table if target == "robustness" else error_table
+    return [f"## {TITLES[target]}\n", command, draw(records)]
+
+
+def error_table(records: dict[str, dict]) -> str:
+    """A line a cell."""
+    head = ["rule", "hidden layers", "optimiser", "λ", "epochs", "seeds", "train", "valid", "test"]
+    rows = []
+    for record in sorted(records.values(), key=lambda r: r["settings"]["hidden_layers"]):
+        settings, summary = record["settings"], record["summary"]
+        shown = [NAMES[settings["algo"]], settings["hidden_layers"], settings["opt"]]
+        shown += [settings["lr"], settings["epochs"], len(summary["seeds"])]
+        parts = ("train_error", "valid_error", "test_error")
+        errors = [spread(summary[f"{part}_mean"], summary[f"{part}_std"]) for part in parts]
+        rows.append([*map(str, shown), *errors])
+    return table(head, rows)
+
+
+def attack_table(records: dict[str, dict]) -> str:
+    """A line a rule, a column an attack."""
+    attacks = list(next(iter(records.values()))["final"]["attacked"])
+    rows = []
+    for record in records.values():
+        errors = (record["final"]["attacked"][attack] for attack in attacks)
+        pairs = ((statistics.mean(e), statistics.stdev(e)) for e in errors)
+        clean = spread(*(record["summary"][f"test_error_{part}"] for part in ("mean", "std")))
+        count = len(record["summary"]["seeds"])
+        name = f"{NAMES[record['settings']['algo']]} ({count} seeds)"
+        rows.append([name, clean, *(spread(*pair) for pair in pairs)])
+    return table(["rule", "none", *attacks], rows)
+
+
 def render(results: dict[str, dict[str, dict]]) -> str:
     """RESULTS.md."""
     parts = [
@@ -113,6 +159,7 @@ def render(results: dict[str, dict[str, dict]]) -> str:
         *(part for name in figures.FIGURES if results[name] for part in figure(name, results)),
         "## The paper's claims\n",
         table(["claim", "where", "evidence here", "verdict"], claims.rows(results)),
+        *(part for name in TITLES if results[name] for part in beyond_section(name, results[name])),
     ]
     return "\n".join(parts)
 
