@@ -122,7 +122,7 @@ def table(result: dict[str, Any]) -> str:
             lines.append(
                 [statistic, "", *[_cell(result[f"{name}_{statistic}"]) for name in errors]]
             )
-    return "\n".join("".join(f"{cell:>9}" for cell in line) for line in lines)
+    return "\n".join("".join(f" {cell:>8}" for cell in line) for line in lines)
 
 
 def _cell(value: float | None, form: str = ".2f") -> str:

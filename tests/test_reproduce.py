@@ -82,6 +82,40 @@ def test_bad_input_is_refused_in_one_line(flags, words, tmp_path):
     assert all(word in line for word in words), line
 
 
+def test_every_cell_has_settings_that_can_be_run_and_a_name_of_its_own():
+    import beyond
+    import cells
+    import results
+
+    scale = cells.Scale(seeds=tuple(range(5)))
+    for target, make in {**cells.TARGETS, **beyond.TARGETS}.items():
+        names = [cell.name for cell in make(scale)]
+        assert len(set(names)) == len(names)
+        assert {cell.target for cell in make(scale)} == {target}
+    assert results.TITLES.keys() == beyond.TARGETS.keys()
+
+
+def test_attacks_follow_the_gradient_and_grow_with_their_size():
+    import cells
+    import probes
+    import runs
+
+    from lrajax import data
+
+    scale = cells.Scale(seeds=(0, 1), epochs=15, width=32, dataset="digits")
+    settings = scale.settings("backprop", "digits", 1, opt="adam")
+    experiment = runs.Experiment(settings, data.load("digits"), num_devices=1)
+    *_, last = experiment.epochs()
+    attacked = probes.attacked(experiment, last.run.best.params)
+    error = {attack: sum(errors) for attack, errors in attacked.items()}
+    assert all(len(errors) == 2 for errors in attacked.values())
+    for attack, sizes in (("noise", (0.1, 0.2, 0.4)), ("fgsm", (0.01, 0.03, 0.1))):
+        small, middle, large = (error[f"{attack} {size}"] for size in sizes)
+        assert small <= middle < large
+    assert error["fgsm 0.1"] > 2 * error["noise 0.1"]
+    assert error["pgd 0.1"] >= error["fgsm 0.1"]
+
+
 def test_results_md_is_current():
     import results
 
