@@ -12,7 +12,7 @@ import optax
 import peers
 import timing
 import workload
-from report import Options, Section, Skipped, Table, at_least
+from report import Options, Section, Table, at_least
 
 LIMIT = 10.0
 PART = 4  # a measured call is this part of an epoch
@@ -31,15 +31,8 @@ NOTE = __doc__.partition("\n\n")[2].strip() + (
 
 def measure(options: Options) -> Section:
     """Runs the section."""
-    if not options.authors_script:
-        raise Skipped(HOW)
-    path = pathlib.Path(options.authors_script)
-    if not path.is_file():
-        raise Skipped(f"--authors_script: there is no file {path.name}; {HOW}")
-    try:
-        model_class = load_model(path)
-    except ImportError:
-        raise Skipped("PyTorch is not installed: pip install torch") from None
+    path = pathlib.Path(options.authors_script) if options.authors_script else None
+    model_class = peers.model_of("--authors_script", path, HOW, "MLP", their_names)
     depths = workload.DEPTHS[:1] if options.quick else workload.DEPTHS
     rows = [row_of(model_class, depth, opt, options) for depth in depths for opt in RATES]
     bounds = [
@@ -54,17 +47,16 @@ def measure(options: Options) -> Section:
     return Section([Table("authors", rows, NOTE)], bounds)
 
 
-def load_model(path: pathlib.Path) -> type:
-    """Their class, with the names that the script imports."""
+def their_names() -> dict:
+    """The names that the script imports."""
     import torch
 
-    namespace = {
+    return {
         "torch": torch,
         "nn": torch.nn,
         "init": torch.nn.init,
         "F": torch.nn.functional,
     }
-    return peers.load_class(path, "MLP", namespace)
 
 
 def row_of(model_class: type, depth: int, opt: str, options: Options) -> dict:

@@ -12,7 +12,7 @@ import peers
 import roofline
 import timing
 import workload
-from report import Bound, Options, Section, Skipped, Table
+from report import Bound, Options, Section, Table
 
 import lrajax
 
@@ -33,15 +33,9 @@ NOTE = (
 
 def measure(options: Options) -> Section:
     """Runs the section."""
-    if not options.ep_repository:
-        raise Skipped(HOW)
-    path = pathlib.Path(options.ep_repository) / "model_utils.py"
-    if not path.is_file():
-        raise Skipped(f"--ep_repository: there is no {path.name} in the folder; {HOW}")
-    try:
-        model_class = load_model(path)
-    except ImportError:
-        raise Skipped("PyTorch is not installed: pip install torch") from None
+    folder = options.ep_repository
+    path = pathlib.Path(folder) / "model_utils.py" if folder else None
+    model_class = peers.model_of("--ep_repository", path, HOW, "P_MLP", their_names)
     rows = [row_of(model_class, layer_sizes, options) for layer_sizes in SIZES]
     return Section([Table("equil_prop", rows, NOTE)], list(map(bound_of, rows)))
 
@@ -57,11 +51,11 @@ def bound_of(row: dict) -> Bound:
     )
 
 
-def load_model(path: pathlib.Path) -> type:
-    """Their class, with the names that its file imports."""
+def their_names() -> dict:
+    """The names that their file imports."""
     import torch
 
-    return peers.load_class(path, "P_MLP", {"torch": torch, "F": torch.nn.functional})
+    return {"torch": torch, "F": torch.nn.functional}
 
 
 def products_of(layer_sizes: tuple[int, ...]) -> list[roofline.Product]:

@@ -9,6 +9,34 @@ from collections.abc import Callable
 from typing import Any
 
 import timing
+from report import Skipped
+
+
+def model_of(
+    flag: str, path: pathlib.Path | None, how: str, name: str, namespace: Callable[[], dict]
+) -> type:
+    """The class `name` of a file that the user has fetched.
+
+    Args:
+      flag: that names the file.
+      path: the flag's file, None without the flag.
+      how: to get it, for the user.
+      name: of the class.
+      namespace: gives what the class's code finds as globals; imports PyTorch.
+
+    Raises:
+      Skipped: there is no such file, or no PyTorch.
+      ValueError: the file has no such class.
+    """
+    if path is None:
+        raise Skipped(how)
+    if not path.is_file():
+        raise Skipped(f"{flag}: there is no file {path.name}; {how}")
+    try:
+        names = namespace()
+    except ImportError:
+        raise Skipped("PyTorch is not installed: pip install torch") from None
+    return load_class(path, name, names)
 
 
 def load_class(path: pathlib.Path, name: str, namespace: dict[str, Any]) -> type:
