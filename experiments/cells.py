@@ -109,6 +109,7 @@ def table3(scale: Scale) -> Iterator[Cell]:
     for dataset, optimizers in PAPER_OPTIMIZERS.items():
         for opt in optimizers:
             settings = scale.settings("lra_e", dataset, 3, opt=opt)
+            settings = dataclasses.replace(settings, lr=presets.LRA_E_RATES[opt])
             yield Cell("table3", f"{dataset}-{opt}", settings)
 
 

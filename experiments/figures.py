@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 matplotlib.use("Agg")
 
@@ -28,6 +29,7 @@ def band(axes, curve: Any, label: str, colour: str, style: str = "-") -> None:
     epochs = np.arange(1, len(values) + 1)
     axes.plot(epochs, values.mean(axis=1), style, color=colour, label=label)
     axes.fill_between(epochs, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.2, lw=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def figure1(records: dict[str, dict]) -> Figure:
