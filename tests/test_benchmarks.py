@@ -96,7 +96,7 @@ def test_missing_files_and_missing_torch_are_named(tmp_path):
     assert done.returncode == 0, done.stderr
     skipped = json.loads((tmp_path / "benchmark.json").read_text())["skipped"]
     assert "no file mnist_torch.py" in skipped["authors"]
-    assert "no model_utils.py" in skipped["equil_prop"]
+    assert "no file model_utils.py" in skipped["equil_prop"]
     assert torch or "pip install torch" in skipped["torch"]
 
 
