@@ -36,6 +36,7 @@ from lrajax.network import (
     predict,
     reduce_batch,
 )
+from lrajax.noise import standard_normal
 
 # (sigma of the layer above, corrupted and clean activity of that layer) -> sigma of this layer
 NoiseSchedule = Callable[[Array, Array, Array], Array]
@@ -173,7 +174,7 @@ def _dtp(
         shapes = [z[l - 1].shape for l in decoded]
         *ends, total = itertools.accumulate(map(math.prod, shapes), initial=0)
         # In one draw, and then split: it compiles and runs faster than a draw for each layer.
-        parts = jnp.split(jax.random.normal(key, (total,)), ends[1:])
+        parts = jnp.split(standard_normal(key, (total,)), ends[1:])
         # Not strict: with nothing to split there is still one part, an empty one.
         return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=False)]
 
