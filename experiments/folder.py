@@ -105,8 +105,9 @@ class RunFolder:
         return step, run
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, one an epoch."""
-        return [json.loads(line) for line in _whole_lines(self._metrics.read_bytes())]
+        """The lines of metrics.jsonl, one an epoch, those still to be written included."""
+        written = self._metrics.read_bytes()[: self._size]
+        return [json.loads(line) for line in _whole_lines(written + self._pending)]
 
     def write_epoch(self, epoch: Epoch, run: PyTree | None, **more: Any) -> None:
         """Appends a line to metrics.jsonl and, given the run on the host, writes a checkpoint.

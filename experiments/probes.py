@@ -13,6 +13,7 @@ import runs
 
 import lrajax
 from lrajax import diagnostics, training
+from lrajax.data import Examples
 
 BATCHES = 40  # mini-batches of 50 validation examples that an epoch's angles are averaged over
 
@@ -59,10 +60,16 @@ def final(target: str, experiment: runs.Experiment, params: lrajax.Params) -> di
     return {}
 
 
-def represent(algo: lrajax.Algorithm, experiment: runs.Experiment, examples, size: int):
-    """A function of parameters: the hidden layers' activities on the first examples of a set."""
+def first(experiment: runs.Experiment, examples: Examples, size: int) -> lrajax.Batch:
+    """The first examples of a set, as a batch."""
     rows = jnp.arange(min(size, len(examples.y)))
-    batch = training.to_batch(examples, rows, **experiment.scale)
+    return training.to_batch(examples, rows, **experiment.scale)
+
+
+def represent(
+    algo: lrajax.Algorithm, batch: lrajax.Batch
+) -> Callable[[lrajax.Params], tuple[jax.Array, ...]]:
+    """A function of parameters: the hidden layers' activities on a batch."""
     return lambda params: algo.compute_targets(params, batch, key=jax.random.key(0)).z[:-1]
 
 
@@ -76,7 +83,7 @@ def picture(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, Any
     train, _, test = experiment.parts
 
     def topmost(examples, size):
-        z = np.asarray(jax.jit(represent(algo, experiment, examples, size))(params)[-1])
+        z = np.asarray(jax.jit(represent(algo, first(experiment, examples, size)))(params)[-1])
         return z, np.asarray(examples.y)[: len(z)]
 
     known, known_labels = topmost(train, 10_000)
@@ -98,7 +105,7 @@ def sparsity(experiment: runs.Experiment, params: lrajax.Params) -> list:
     equal in size, 1 if one alone is not zero (Hoyer 2004).
     """
     algo, _ = experiment.make({})
-    activities = represent(algo, experiment, experiment.parts[2], 2_000)
+    activities = represent(algo, first(experiment, experiment.parts[2], 2_000))
 
     def hoyer(z):
         root = jnp.sqrt(z.shape[1])
@@ -117,9 +124,7 @@ def attacked(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, li
     distance (Madry et al. 2018). Both follow the network's true gradient. Pixels stay in [0, 1].
     """
     algo, _ = experiment.make({})
-    test = experiment.parts[2]
-    rows = jnp.arange(min(2_000, len(test.y)))
-    x, y = training.to_batch(test, rows, **experiment.scale)
+    x, y = first(experiment, experiment.parts[2], 2_000)
 
     def ascend(params, x_now, step, size):
         slope = jax.grad(lambda x: algo.loss(y, algo.predict(params, x)).sum())(x_now)

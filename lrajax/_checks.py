@@ -46,6 +46,12 @@ def between(name: str, value, minimum, maximum) -> None:
         raise ValueError(f"{name}={value} must be at least {minimum} and at most {maximum}")
 
 
+def below(name: str, value, bound) -> None:
+    """Raises ValueError unless `value` < `bound` (traced values pass)."""
+    if not isinstance(value, jax.core.Tracer) and not value < bound:
+        raise ValueError(f"{name}={value} must be below {bound}")
+
+
 def _as_computed(value) -> np.ndarray:
     # 1e39 is infinite, and 1e-50 zero, where the numbers are float32.
     with np.errstate(over="ignore", under="ignore"):

@@ -10,6 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from lrajax.base import Algorithm, Batch, Calculations, Loss, Network, Params, PyTree
 from lrajax.losses import gaussian
+from lrajax.network import mirrored
 from lrajax.training import TrainState, all_finite
 
 
@@ -48,8 +49,9 @@ def feedback_angles(params: Params) -> Array:
     For the rules whose feedback mirrors the forward weights (RFA, LRA-E); both are stored in the
     orientation of W.
     """
-    mirrored = [(theta, e) for theta, e in zip(*params, strict=True) if e]
-    return jnp.stack([angle({name: theta[name] for name in e}, e) for theta, e in mirrored])
+    weights = mirrored(params.feedback, params.forward)
+    pairs = zip(weights, params.feedback, strict=True)
+    return jnp.stack([angle(w, e) for w, e in pairs if e])
 
 
 def total_discrepancy(

@@ -13,11 +13,11 @@ lowest; the targets in between follow one from another as in LRA-E. No error cro
 connections, however deep the network.
 
 Written from descriptions of the publication and its public ports, not from its text: theirs are the
-skip connections and this recursion of targets. Different here: its
-networks have residual connections forward too, which are the network's affair and not the rule's.
-Error units, updates and the learning of E^{l+1→l} are those of `lra_e`, so that with a stride of
-all layers the two rules are one. A skip connection has no W to follow: it gets the update,
-transposed, that a linear shortcut from z^l to the output would get.
+skip connections and this recursion of targets. Different here: its networks have residual
+connections forward too, which are the network's affair and not the rule's. Error units, updates
+and the learning of E^{l+1→l} are those of `lra_e`, so that with a stride of all layers the two
+rules are one. A skip connection has no W to follow: it gets the update, transposed, that a linear
+shortcut from z^l to the output would get.
 """
 
 import jax

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from lrajax._checks import at_least
+from lrajax._checks import at_least, below
 from lrajax.base import Layer
 from lrajax.layers.activations import with_slope_of
 from lrajax.layers.products import EXAMPLES, size
@@ -66,8 +66,7 @@ def dropout(layer: Layer, rate: float, key: PRNGKeyArray | None) -> Layer:
       ValueError: a rate out of range.
     """
     at_least("rate", rate, 0)
-    if not isinstance(rate, jax.core.Tracer) and rate >= 1:
-        raise ValueError(f"rate={rate} must be below 1")
+    below("rate", rate, 1)
     if key is None:
         return layer
 
