@@ -2,11 +2,12 @@
 
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import math
 import pathlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ from runs import Epoch, Settings
 
 from lrajax import checkpoint
 from lrajax.training import Best
+
+ERRORS = ("train_error", "valid_error", "test_error")
 
 
 def config(settings: Settings) -> dict[str, Any]:
@@ -42,6 +45,16 @@ def epoch_line(epoch: Epoch) -> dict[str, Any]:
         **{name: _list(value, squeeze=True) for name, value in values.items()},
         "seconds": round(epoch.seconds, 4),
         "examples_per_second": round(epoch.examples_per_second),
+    }
+
+
+def curves(lines: list[dict[str, Any]]) -> dict[str, list[list]]:
+    """What lines of metrics.jsonl measured, by name: lists over the epochs, then over the seeds."""
+    others = {"epoch", "seconds", "examples_per_second"}
+    return {
+        name: [line[name] if isinstance(line[name], list) else [line[name]] for line in lines]
+        for name in lines[0]
+        if name not in others
     }
 
 
@@ -85,15 +98,9 @@ def summary(
         "valid_error": best.valid_error,
         "test_error": best.test_error,
     }
-    statistics = {}
-    for name, all_values in errors.items():
-        values = np.where(selected, all_values, np.nan)
-        statistics[name] = _list(values)
-        if settings.sweep:
-            continue  # a mean over different settings says nothing
-        statistics[f"{name}_mean"] = _finite(np.mean(values))
-        # The sample's standard deviation; a single seed has none.
-        statistics[f"{name}_std"] = _finite(np.std(values, ddof=1)) if len(values) > 1 else None
+    errors = {name: _list(np.where(selected, v, np.nan)) for name, v in errors.items()}
+    # A mean over different settings says nothing.
+    statistics = {} if settings.sweep else _statistics(errors)
     return {
         "algo": settings.algo,
         "opt": settings.opt,
@@ -104,23 +111,51 @@ def summary(
         "runs": settings.runs(),
         "best_epoch": [epoch or None for epoch in best.epoch.tolist()],
         "diverged_at": [epoch or None for epoch in diverged_at.tolist()],
+        **errors,
         **statistics,
     }
 
 
+def _statistics(errors: dict[str, list]) -> dict[str, float | None]:
+    """Mean of every error over the seeds, and the sample's deviation, None for one seed."""
+    found = {}
+    for name, values in errors.items():
+        numbers = np.array(values, float)
+        found[f"{name}_mean"] = _finite(np.mean(numbers))
+        found[f"{name}_std"] = _finite(np.std(numbers, ddof=1)) if len(values) > 1 else None
+    return found
+
+
+def joined_summary(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One summary of runs that were trained apart and differ in nothing but their seeds."""
+    joined = {
+        name: concatenated([summary[name] for summary in summaries])
+        if isinstance(value, list)
+        else value
+        for name, value in summaries[0].items()
+    }
+    return joined | _statistics({name: joined[name] for name in ERRORS})
+
+
+def concatenated(trees: Sequence[Any]) -> Any:
+    """Lists one after another, in dictionaries of any depth."""
+    if isinstance(trees[0], dict):
+        return {name: concatenated([tree[name] for tree in trees]) for name in trees[0]}
+    return list(itertools.chain(*trees))
+
+
 def table(result: dict[str, Any]) -> str:
     """The summary as a short table, a line for each run."""
-    errors = ("train_error", "valid_error", "test_error")
     names = list(result["runs"][0])
     lines = [[*names, "epoch", "train %", "valid %", "test %"]]
     for i, run in enumerate(result["runs"]):
-        numbers = [_cell(result[name][i]) for name in errors]
+        numbers = [_cell(result[name][i]) for name in ERRORS]
         epoch = _cell(result["best_epoch"][i], "d")
         lines.append([*[f"{run[name]:g}" for name in names], epoch, *numbers])
     if len(names) == 1 and len(result["runs"]) > 1:
         for statistic in ("mean", "std"):
             lines.append(
-                [statistic, "", *[_cell(result[f"{name}_{statistic}"]) for name in errors]]
+                [statistic, "", *[_cell(result[f"{name}_{statistic}"]) for name in ERRORS]]
             )
     return "\n".join("".join(f" {cell:>8}" for cell in line) for line in lines)
 

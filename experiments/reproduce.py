@@ -5,15 +5,23 @@ r"""Reproduces the paper's tables and figures, and goes beyond them, a cell at a
     python experiments/reproduce.py --target=depth,rules --data_dir=FOLDER
     python experiments/reproduce.py --quick                          two epochs on the digits
 
-Each cell's result is written to results/TARGET/CELL.json as soon as it is there. Cells that are
-there already are skipped and a cell that was cut off goes on, so the command can be interrupted and
-given again; two of it side by side share the cells.
+Every cell gets its first seed before any gets its second, one seed at a time on a CPU (there they
+cost the same together) and all in one program on an accelerator. A seed goes into
+results/TARGET/CELL.json as soon as it is trained. What is there is not trained again and a seed
+that was cut off goes on, so the command can be interrupted and given again, with more seeds too;
+two of it side by side share the work.
 `python experiments/results.py` turns results/ into RESULTS.md and the figures.
 """
 
+import contextlib
+import dataclasses
+import fcntl
 import functools
+import itertools
+import json
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 import beyond
 import cells
@@ -34,8 +42,10 @@ TARGETS = {**cells.TARGETS, **beyond.TARGETS}
 TARGET = flags.DEFINE_list(
     "target", ["all"], f"{', '.join(TARGETS)}, with commas, or all: the paper"
 )
-CELLS = flags.DEFINE_string("cells", "", "only the cells whose name contains this, lra_e-8 say")
-SEEDS = flags.DEFINE_integer("seeds", 5, "seeds of every cell")
+CELLS = flags.DEFINE_list(
+    "cells", [""], "only the cells whose names contain one of these, lra_e-8,dfa say"
+)
+SEEDS = flags.DEFINE_integer("seeds", None, "seeds of every cell; default: 5, or 1 with --quick")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder with mnist/ and fashion_mnist/")
 OUT_DIR = flags.DEFINE_string(
     "out_dir", None, "folder for the results; default: results, or results-quick"
@@ -47,17 +57,21 @@ CHECKPOINT_EVERY = 5  # epochs
 
 def chosen_cells() -> list[cells.Cell]:
     """The cells that the flags ask for."""
-    at_least("seeds", SEEDS.value, 1)
+    count = SEEDS.value if SEEDS.value is not None else 1 if QUICK.value else 5
+    at_least("seeds", count, 1)
     for target in TARGET.value:
         one_of("target", target, ["all", *TARGETS])
-    seeds = tuple(range(SEEDS.value))
-    quick = cells.Scale(seeds[:2], epochs=2, depths=(3,), width=16, dataset="digits")
+    seeds = tuple(range(count))
+    quick = cells.Scale(seeds, epochs=2, depths=(3,), width=16, dataset="digits")
     scale = quick if QUICK.value else cells.Scale(seeds)
     names = cells.TARGETS if "all" in TARGET.value else TARGET.value
-    every = [cell for name in names for cell in TARGETS[name](scale)]
-    chosen = [cell for cell in every if CELLS.value in cell.name]
+    # Targets share cells.
+    every = {path_of(cell): cell for name in names for cell in TARGETS[name](scale)}.values()
+    chosen = [cell for cell in every if any(part in cell.name for part in CELLS.value)]
     if not chosen:
-        raise ValueError(f"cells={CELLS.value} matches none of {[cell.name for cell in every]}")
+        raise ValueError(
+            f"cells={','.join(CELLS.value)} matches none of {[cell.name for cell in every]}"
+        )
     return chosen
 
 
@@ -73,7 +87,42 @@ def path_of(cell: cells.Cell) -> pathlib.Path:
 
 def unfinished(cell: cells.Cell) -> pathlib.Path:
     """The folder of a cell's runs while they last."""
-    return out_dir() / "unfinished" / cell.target / cell.name
+    seeds = "-".join(map(str, cell.settings.seeds))
+    return out_dir() / "unfinished" / cell.target / f"{cell.name}-{seeds}"
+
+
+def recorded(cell: cells.Cell) -> dict | None:
+    """What the cell's file says; None if there is no file.
+
+    Raises:
+      ValueError: it was made with other settings.
+    """
+    path = path_of(cell)
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    mine = records.config(cell.settings)["settings"]
+    names = [name for name in mine if name != "seeds" and record["settings"][name] != mine[name]]
+    if names:
+        raise ValueError(
+            f"out_dir={out_dir()}: {path} was made with other settings ({', '.join(names)} "
+            "differ): delete it to train the cell anew, or choose another folder"
+        )
+    return record
+
+
+def with_seeds(cell: cells.Cell, seeds: tuple[int, ...]) -> cells.Cell:
+    """The cell with other seeds."""
+    return dataclasses.replace(cell, settings=dataclasses.replace(cell.settings, seeds=seeds))
+
+
+def missing_parts(cell: cells.Cell) -> list[cells.Cell]:
+    """The cell with the seeds that are not there, divided into what is trained in one program."""
+    record = recorded(cell)
+    done = record["settings"]["seeds"] if record else []
+    seeds = tuple(seed for seed in cell.settings.seeds if seed not in done)
+    together = 1 if jax.default_backend() == "cpu" else max(1, len(seeds))
+    return [with_seeds(cell, seeds[i : i + together]) for i in range(0, len(seeds), together)]
 
 
 @functools.cache
@@ -82,10 +131,8 @@ def load(name: str) -> data.Dataset:
     return data.load(name, DATA_DIR.value)
 
 
-def run_cell(cell: cells.Cell) -> dict:
+def run_cell(cell: cells.Cell, folder: RunFolder) -> dict:
     """Trains a cell's runs, going on where they were left, and measures what its target shows."""
-    folder = RunFolder(str(unfinished(cell)), cell.settings, tqdm.write)
-    folder.open()
     experiment = runs.Experiment(cell.settings, load(cell.settings.dataset), num_devices=1)
     probe = probes.make(cell.target, experiment)
     done, run = experiment.resume(*folder.resume(jax.eval_shape(experiment.start)))
@@ -101,67 +148,109 @@ def run_cell(cell: cells.Cell) -> dict:
         due = epoch.number % CHECKPOINT_EVERY == 0 or epoch.number == cell.settings.epochs
         on_host = experiment.on_host(run) if due else None
         folder.write_epoch(epoch, on_host, **probe(run.state.params))
-    result = result_of(cell, experiment, run, folder.lines())
-    folder.close()
-    return result
+    return result_of(cell, experiment, run, folder.lines())
 
 
 def result_of(
     cell: cells.Cell, experiment: runs.Experiment, run: training.Run, lines: list[dict]
 ) -> dict:
-    """What a cell's file says."""
+    """What a cell's file says of some seeds."""
     best, diverged_at = experiment.on_host((run.best, run.diverged_at))
-    numbers = {"epoch", "seconds", "examples_per_second"}
+    config = records.config(cell.settings)
+    seconds = sum(line["seconds"] for line in lines)
     return {
         "target": cell.target,
         "cell": cell.name,
-        **records.config(cell.settings),
+        "settings": config.pop("settings"),
+        "parts": [{"seeds": list(cell.settings.seeds), "seconds": round(seconds, 1), **config}],
         "summary": records.summary(
             cell.settings, best, experiment.train_error(best.params), diverged_at
         ),
-        "curves": {
-            name: [line[name] for line in lines] for name in lines[0] if name not in numbers
-        },
+        "curves": records.curves(lines),
         "final": probes.final(cell.target, experiment, best.params),
-        "seconds": round(sum(line["seconds"] for line in lines), 1),
     }
 
 
+def joined(parts: list[dict]) -> dict:
+    """One cell's file from those of its seeds; curves are lists over epochs, then over seeds."""
+    curves = [part["curves"] for part in parts]
+    return {
+        **parts[0],
+        "settings": {
+            **parts[0]["settings"],
+            "seeds": records.concatenated([part["settings"]["seeds"] for part in parts]),
+        },
+        "parts": records.concatenated([part["parts"] for part in parts]),
+        "summary": records.joined_summary([part["summary"] for part in parts]),
+        "curves": {
+            name: [
+                records.concatenated(epoch)
+                for epoch in zip(*(c[name] for c in curves), strict=True)
+            ]
+            for name in curves[0]
+        },
+        "final": records.concatenated([part["final"] for part in parts]),
+    }
+
+
+def add(cell: cells.Cell, result: dict) -> None:
+    """Puts some seeds' result into the cell's file."""
+    path_of(cell).parent.mkdir(parents=True, exist_ok=True)
+    with alone_at(unfinished(cell).parent / ".lock"):
+        before = recorded(cell)
+        records.write_json(path_of(cell), joined([before, result]) if before else result)
+
+
+@contextlib.contextmanager
+def alone_at(path: pathlib.Path) -> Iterator[None]:
+    """Waits until no other process is there."""
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # goes as the file is closed
+        yield
+
+
+def complete(part: cells.Cell) -> bool:
+    """Trains a part of a cell and adds it to the file, unless another process does."""
+    try:
+        folder = RunFolder(str(unfinished(part)), part.settings, tqdm.write)
+        folder.open()
+    except ValueError as error:
+        tqdm.write(f"{part.target}/{part.name} left out: {error}")
+        return False
+    missing = bool(missing_parts(part))  # asked again now that no other process can be at it
+    if missing:
+        add(part, run_cell(part, folder))
+    shutil.rmtree(unfinished(part))
+    folder.close()
+    return missing
+
+
+def in_rounds(lists: list[list[cells.Cell]]) -> list[cells.Cell]:
+    """The first of every list, then the second of every list, and so on."""
+    rounds = itertools.zip_longest(*lists)
+    return [part for each in rounds for part in each if part is not None]
+
+
 def main(argv: list[str]) -> None:
-    """Runs the cells that are missing."""
+    """Trains what is missing."""
     del argv
     try:
         chosen = chosen_cells()
-        missing = [cell for cell in chosen if not path_of(cell).exists()]
-        for name in sorted({cell.settings.dataset for cell in missing}):
+        parts = in_rounds([missing_parts(cell) for cell in chosen])
+        for name in sorted({part.settings.dataset for part in parts}):
             load(name)
     except ValueError as error:
         commandline.fail(error)
-    if not missing:
+    if not parts:
         print(f"all {len(chosen)} cells are there already: {out_dir()}")
         return
     written = 0
-    bar = tqdm(missing, unit="cell")
-    for cell in bar:
-        bar.set_description(f"{cell.target}/{cell.name}")
-        written += complete(cell)
-        jax.clear_caches()  # no two cells share a program; a long sweep would keep them all
-    print(f"{written} cells written to {out_dir()}")
-
-
-def complete(cell: cells.Cell) -> bool:
-    """Runs a cell and writes its file, unless another process has it."""
-    if path_of(cell).exists():
-        return False
-    try:
-        result = run_cell(cell)
-    except ValueError as error:
-        tqdm.write(f"{cell.target}/{cell.name} left out: {error}")
-        return False
-    path_of(cell).parent.mkdir(parents=True, exist_ok=True)
-    records.write_json(path_of(cell), result)
-    shutil.rmtree(unfinished(cell))
-    return True
+    bar = tqdm(parts, unit="part")
+    for part in bar:
+        bar.set_description(f"{part.target}/{part.name}")
+        written += complete(part)
+        jax.clear_caches()  # no two parts share a program; a long sweep would keep them all
+    print(f"{written} parts of {len(chosen)} cells written to {out_dir()}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import cells
 import claims
 import commandline
 from absl import app, flags
+from records import ERRORS
 
 try:
     import figures
@@ -70,11 +71,13 @@ def errors(record: dict | None, paper: tuple[float, float]) -> list[str]:
     note = f"{len(summary['seeds'])}"
     if settings["epochs"] != 100:
         note += f", {settings['epochs']} epochs"
-    ours = (
-        spread(summary[f"{name}_mean"], summary[f"{name}_std"])
-        for name in ("train_error", "test_error")
-    )
+    ours = (error_of(summary, name) for name in ("train_error", "test_error"))
     return [f"{value} ({note}) / {printed:.2f}" for value, printed in zip(ours, paper, strict=True)]
+
+
+def error_of(summary: dict, name: str) -> str:
+    """One of a summary's errors over its seeds."""
+    return spread(summary[f"{name}_mean"], summary[f"{name}_std"])
 
 
 def spread(mean: float | None, std: float | None) -> str:
@@ -100,13 +103,14 @@ def depth_table(records: dict[str, dict], dataset: str) -> str:
     return table(head, rows)
 
 
-def optimizer_table(records: dict[str, dict]) -> str:
+def optimizer_table(results: dict[str, dict[str, dict]]) -> str:
     """Table 3."""
     optimizers = ("sgd", "adam", "rmsprop")
     head = ["LRA-E on", *(f"{opt}, {part}" for opt in optimizers for part in ("train", "test"))]
     rows = []
     for dataset, paper in cells.PAPER_OPTIMIZERS.items():
-        found = (records.get(f"{dataset}-{opt}") for opt in paper)
+        cells_of_row = (cells.optimizer_cell(dataset, opt) for opt in paper)
+        found = (results[target].get(name) for target, name in cells_of_row)
         rows.append([DATASETS[dataset], *itertools.chain(*map(errors, found, paper.values()))])
     return table(head, rows)
 
@@ -126,9 +130,7 @@ def error_table(records: dict[str, dict]) -> str:
         settings, summary = record["settings"], record["summary"]
         shown = [NAMES[settings["algo"]], settings["hidden_layers"], settings["opt"]]
         shown += [settings["lr"], settings["epochs"], len(summary["seeds"])]
-        parts = ("train_error", "valid_error", "test_error")
-        errors = [spread(summary[f"{part}_mean"], summary[f"{part}_std"]) for part in parts]
-        rows.append([*map(str, shown), *errors])
+        rows.append([*map(str, shown), *(error_of(summary, name) for name in ERRORS)])
     return table(head, rows)
 
 
@@ -137,12 +139,11 @@ def attack_table(records: dict[str, dict]) -> str:
     attacks = list(next(iter(records.values()))["final"]["attacked"])
     rows = []
     for record in records.values():
-        errors = (record["final"]["attacked"][attack] for attack in attacks)
-        pairs = ((statistics.mean(e), statistics.stdev(e)) for e in errors)
-        clean = spread(*(record["summary"][f"test_error_{part}"] for part in ("mean", "std")))
-        count = len(record["summary"]["seeds"])
+        found, count = record["final"]["attacked"], len(record["summary"]["seeds"])
+        std = statistics.stdev if count > 1 else lambda _: None
         name = f"{NAMES[record['settings']['algo']]} ({count} seeds)"
-        rows.append([name, clean, *(spread(*pair) for pair in pairs)])
+        errors = (spread(statistics.mean(found[a]), std(found[a])) for a in attacks)
+        rows.append([name, error_of(record["summary"], "test_error"), *errors])
     return table(["rule", "none", *attacks], rows)
 
 
@@ -155,7 +156,7 @@ def render(results: dict[str, dict[str, dict]]) -> str:
         "## Table 2: Fashion-MNIST\n",
         depth_table(results["table2"], "fashion_mnist"),
         "## Table 3: LRA-E under three optimisers, 3 layers\n",
-        optimizer_table(results["table3"]),
+        optimizer_table(results),
         *(part for name in figures.FIGURES if results[name] for part in figure(name, results)),
         "## The paper's claims\n",
         table(["claim", "where", "evidence here", "verdict"], claims.rows(results)),
