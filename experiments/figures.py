@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 # Okabe and Ito's palette, told apart with any kind of colour blindness.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 LABELS = {"lra_e": "LRA-E", "dfa": "DFA", "dtp_sigma": "DTP-σ", "dtp": "DTP",
-          "equil_prop": "Equil-Prop"}  # fmt: skip
+          "equil_prop": "Equil-Prop", "backprop": "backprop"}  # fmt: skip
 TITLES = {
     "figure1": "angles to backprop, and discrepancy under LRA-E (Fashion-MNIST, 3 layers)",
     "figure2": "t-SNE of the topmost hidden layer, 5 layers, 2,000 test images of Fashion-MNIST",
@@ -74,6 +74,25 @@ def figure3(records: dict[str, dict]) -> Figure:
         frame.set(title=f"{depth} hidden layers", xlabel="epoch")
         frame.legend(fontsize=8)
     axes[0].set_ylabel("validation accuracy (%)")
+    return canvas
+
+
+def autoencoder(records: dict[str, dict]) -> Figure:
+    """Test images, and below them what each autoencoder makes of them."""
+    first = next(iter(records.values()))
+    shape, count = first["settings"]["image_shape"], len(first["images"])
+    rows = {"input": first["images"]}
+    for record in records.values():
+        settings = record["settings"]
+        rows[f"{LABELS[settings['algo']]}\n{settings['output']}"] = record["reconstructions"]
+    canvas, axes = plt.subplots(
+        len(rows), count, figsize=(count, 1.1 * len(rows)), layout="constrained"
+    )
+    for frames, (label, images) in zip(axes, rows.items(), strict=True):
+        for frame, image in zip(frames, images, strict=True):
+            frame.imshow(np.reshape(image, shape), cmap="gray", vmin=0, vmax=255)
+            frame.set(xticks=[], yticks=[])
+        frames[0].set_ylabel(label, rotation=0, ha="right", va="center")
     return canvas
 
 

@@ -22,11 +22,15 @@ ERRORS = ("train_error", "valid_error", "test_error")
 
 def config(settings: Settings) -> dict[str, Any]:
     """Every setting and version, ready for JSON."""
+    return {"settings": _plain(dataclasses.asdict(settings)), **versions()}
+
+
+def versions() -> dict[str, Any]:
+    """What the numbers were computed with."""
     packages = ("lrajax", "jax", "jaxlib", "optax", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
+    found = {name: importlib.metadata.version(name) for name in packages}
     return {
-        "settings": _plain(dataclasses.asdict(settings)),
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {"python": platform.python_version(), **found},
         "device": jax.devices()[0].device_kind,
     }
 

@@ -59,7 +59,7 @@ def load(folder: pathlib.Path) -> dict[str, dict[str, dict]]:
             path.stem: json.loads(path.read_text())
             for path in sorted((folder / target).glob("*.json"))
         }
-        for target in (*cells.TARGETS, *beyond.TARGETS)
+        for target in (*cells.TARGETS, *beyond.TARGETS, "autoencoder")
     }
 
 
@@ -140,11 +140,41 @@ def attack_table(records: dict[str, dict]) -> str:
     rows = []
     for record in records.values():
         found, count = record["final"]["attacked"], len(record["summary"]["seeds"])
-        std = statistics.stdev if count > 1 else lambda _: None
         name = f"{NAMES[record['settings']['algo']]} ({count} seeds)"
-        errors = (spread(statistics.mean(found[a]), std(found[a])) for a in attacks)
+        errors = (spread(*moments(found[attack])) for attack in attacks)
         rows.append([name, error_of(record["summary"], "test_error"), *errors])
     return table(["rule", "none", *attacks], rows)
+
+
+def autoencoder_section(records: dict[str, dict]) -> list[str]:
+    """Heading, command, picture and table of the autoencoders."""
+    settings = next(iter(records.values()))["settings"]
+    title = f"Auto-association: {DATASETS.get(settings['dataset'], settings['dataset'])}"
+    sizes = "-".join(map(str, settings["sizes"]))
+    head = ["rule", "output", "epochs", "seeds", "test loss (nats)", "squared error of a pixel"]
+    rows = []
+    for record in records.values():
+        settings, losses = record["settings"], record["test_loss"]
+        squared = record["mean_squared_error"]
+        rows.append(
+            [
+                *(NAMES[settings["algo"]], settings["output"]),
+                *map(str, (settings["epochs"], len(losses))),
+                spread(*moments(losses)),
+                f"{statistics.mean(squared):.4f}",
+            ]
+        )
+    return [
+        f"## {title}, encoder of {sizes} units\n",
+        "`python experiments/autoencode.py --dataset=mnist --data_dir=FOLDER --out_dir=results`\n",
+        f"![{title}](figures/autoencoder.png)\n",
+        table(head, rows),
+    ]
+
+
+def moments(values: list[float]) -> tuple[float, float | None]:
+    """Mean, and the standard deviation where there are several."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def render(results: dict[str, dict[str, dict]]) -> str:
@@ -161,6 +191,7 @@ def render(results: dict[str, dict[str, dict]]) -> str:
         "## The paper's claims\n",
         table(["claim", "where", "evidence here", "verdict"], claims.rows(results)),
         *(part for name in TITLES if results[name] for part in beyond_section(name, results[name])),
+        *(autoencoder_section(results["autoencoder"]) if results["autoencoder"] else ()),
     ]
     return "\n".join(parts)
 
@@ -180,7 +211,7 @@ def main(argv: list[str]) -> None:
         commandline.fail(ValueError(f"results={folder} holds no results: run reproduce.py first"))
     out = pathlib.Path(OUT.value)
     out.write_text(render(results))
-    for name, draw in figures.FIGURES.items():
+    for name, draw in {**figures.FIGURES, "autoencoder": figures.autoencoder}.items():
         if results[name]:
             figures.save(draw(results[name]), out.parent / "figures" / name)
     print(f"written: {out}")

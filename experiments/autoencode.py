@@ -1,0 +1,158 @@
+r"""Trains autoencoders (y = x) by LRA-E and by backprop; keeps what they make of some test images.
+
+    python experiments/autoencode.py                              the embedded digits
+    python experiments/autoencode.py --dataset=mnist --data_dir=FOLDER --out_dir=results
+
+Writes OUT_DIR/autoencoder/RULE-OUTPUT.json for either rule and for Bernoulli and Gaussian outputs;
+those that are there are not trained again. `python experiments/results.py` draws them.
+"""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import commandline
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import records
+from absl import app, flags
+from jaxtyping import Array
+from tqdm import tqdm
+
+import lrajax
+from lrajax import data, initializers, network, training
+from lrajax._checks import at_least
+
+DATASET = flags.DEFINE_string("dataset", "digits", "digits, mnist or fashion_mnist")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "folder with the data set's IDX files")
+OUT_DIR = flags.DEFINE_string("out_dir", "runs", "folder for the results")
+EPOCHS = flags.DEFINE_integer("epochs", 20, "passes over the training set")
+SEEDS = flags.DEFINE_integer("seeds", 3, "runs of each autoencoder, trained side by side")
+
+SIZES = (256, 32)  # units of the encoder, the code last
+BATCH_SIZE = 50
+SHOWN = 10  # test images whose reconstructions are kept
+LEARNING_RATE = 0.001  # of Adam
+RULES = {
+    "lra_e": {"w_init": initializers.GLOROT},
+    "backprop": {},
+}
+
+
+class Run(NamedTuple):
+    """One autoencoder in training.
+
+    Attributes:
+      state: the training state.
+      best: the parameters of lowest validation loss so far.
+      valid_loss: theirs, [].
+    """
+
+    state: training.TrainState
+    best: lrajax.Params
+    valid_loss: Array
+
+
+class Autoencoder:
+    """One rule on one kind of output: pure functions of a run."""
+
+    def __init__(self, rule: str, output: str, dataset: data.Dataset):
+        """Compiles nothing yet."""
+        self.scale = {"num_classes": dataset.num_classes, "max_pixel": dataset.max_pixel}
+        self.parts = jax.tree.map(jnp.asarray, (dataset.train, dataset.valid, dataset.test))
+        sizes = (dataset.train.x.shape[1], *SIZES)
+        self.algo = lrajax.ALGORITHMS[rule](lrajax.autoencoder(sizes, output), **RULES[rule])
+        self.optimizer = optax.adam(LEARNING_RATE)
+
+    def start(self, seed: Array) -> Run:
+        """The run before its first epoch."""
+        state = training.init_state(self.algo, self.optimizer, jax.random.key(seed))
+        return Run(state, state.params, jnp.array(jnp.inf))
+
+    def epoch(self, run: Run) -> tuple[Run, Array]:
+        """The run after an epoch, and its validation loss."""
+        train_step = training.make_train_step(self.algo, self.optimizer)
+
+        def step(state, batch):
+            return train_step(state, lrajax.Batch(batch.x, batch.x))
+
+        train, valid, _ = self.parts
+        state, _ = training.make_train_epoch(step, BATCH_SIZE, **self.scale)(run.state, train)
+        loss = self.loss(state.params, self.pixels(valid))
+        old, new = Run(state, run.best, run.valid_loss), Run(state, state.params, loss)
+        better = loss < run.valid_loss
+        return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old), loss
+
+    def result(self, run: Run) -> dict[str, Array]:
+        """What the selected parameters reach on the test set, and what they make of some images."""
+        x = self.pixels(self.parts[2])
+        z = self.algo.predict(run.best, x)
+        return {
+            "test_loss": self.loss(run.best, x),
+            "mean_squared_error": jnp.square(x - z).mean(),
+            "images": jnp.round(255 * x[:SHOWN]).astype(int),
+            "reconstructions": jnp.round(255 * jnp.clip(z[:SHOWN], 0, 1)).astype(int),
+        }
+
+    def pixels(self, examples: data.Examples) -> Array:
+        """All images of a set, [N, n_inputs]."""
+        return training.to_batch(examples, jnp.arange(len(examples.y)), **self.scale).x
+
+    def loss(self, params: lrajax.Params, x: Array) -> Array:
+        """Mean loss of an image, []."""
+        return self.algo.loss(x, self.algo.predict(params, x)).mean()
+
+
+def train(autoencoder: Autoencoder, name: str) -> dict[str, Any]:
+    """Trains all seeds; gives curves [epochs, seeds] and what the selected parameters reach."""
+    run = jax.vmap(autoencoder.start)(jnp.arange(SEEDS.value))
+    epoch = jax.jit(jax.vmap(autoencoder.epoch))
+    curve = []
+    for _ in tqdm(range(EPOCHS.value), name, leave=False):
+        run, loss = epoch(run)
+        curve.append(np.asarray(loss))
+    found = jax.jit(jax.vmap(autoencoder.result))(run)
+    # The images are the same for every seed; one seed's reconstructions are shown.
+    shown = {key: found.pop(key)[0] for key in ("images", "reconstructions")}
+    return {
+        "valid_loss": np.round(curve, 4).tolist(),
+        **{key: np.round(np.asarray(value, float), 6).tolist() for key, value in found.items()},
+        **{key: np.asarray(value).tolist() for key, value in shown.items()},
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Trains what is not there."""
+    del argv
+    try:
+        at_least("epochs", EPOCHS.value, 1)
+        at_least("seeds", SEEDS.value, 1)
+        dataset = data.load(DATASET.value, DATA_DIR.value)
+        folder = pathlib.Path(OUT_DIR.value) / "autoencoder"
+        folder.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:
+        commandline.fail(error)
+    for output in network.RECONSTRUCTIONS:
+        for rule in RULES:
+            path = folder / f"{rule}-{output}.json"
+            if not path.exists():
+                settings = {
+                    "algo": rule,
+                    "output": output,
+                    "dataset": dataset.name,
+                    "sizes": SIZES,
+                    "opt": "adam",
+                    "lr": LEARNING_RATE,
+                    "hyperparameters": {key: str(value) for key, value in RULES[rule].items()},
+                    "epochs": EPOCHS.value,
+                    "seeds": list(range(SEEDS.value)),
+                    "image_shape": dataset.image_shape,
+                }
+                result = train(Autoencoder(rule, output, dataset), path.stem)
+                records.write_json(path, {"settings": settings, **records.versions(), **result})
+            print(path)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=commandline.parse_flags)
