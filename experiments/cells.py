@@ -72,29 +72,36 @@ class Scale:
     dataset: str | None = None
 
     def settings(
-        self, algo: str, dataset: str, hidden_layers: int, *, epochs: int = 100, **changes: Any
+        self,
+        algo: str,
+        dataset: str,
+        hidden_layers: int | None,
+        *,
+        seeds: int | None = None,
+        epochs: int = 100,
+        opt: str | None = None,
+        lr: float | None = None,
+        network: str = "mlp",
+        activation: str = "tanh",
+        **hyperparameters: Any,
     ) -> runs.Settings:
-        """The preset of a rule at a depth, with changed optimiser or hyperparameters."""
+        """The preset of a rule at a depth, but for what is given; so many seeds at most."""
         preset = presets.preset(algo, hidden_layers)
-        opt = changes.pop("opt", preset.opt)
+        opt = opt or preset.opt
         return runs.Settings(
             algo=algo,
             opt=opt,
-            lr=presets.LEARNING_RATES[opt],
+            lr=lr or presets.LEARNING_RATES[opt],
             dataset=self.dataset or dataset,
             hidden_layers=hidden_layers,
-            width=self.width,
-            activation="tanh",
+            width=self.width if runs.network_sizes(network)["width"] else None,
+            activation=activation,
             batch_size=50,
             epochs=min(epochs, self.epochs),
-            seeds=self.seeds,
-            hyperparameters={**runs.defaults(algo), **preset.hyperparameters, **changes},
+            seeds=self.seeds[:seeds],
+            hyperparameters={**runs.defaults(algo), **preset.hyperparameters, **hyperparameters},
+            network=network,
         )
-
-
-def fewer(settings: runs.Settings, seeds: int) -> runs.Settings:
-    """The settings with so many seeds at most."""
-    return dataclasses.replace(settings, seeds=settings.seeds[:seeds])
 
 
 def table1(scale: Scale, target: str = "table1", dataset: str = "mnist") -> Iterator[Cell]:
@@ -113,8 +120,7 @@ def table3(scale: Scale) -> Iterator[Cell]:
     """LRA-E under three optimisers on both sets; under SGD it is a cell of Table 1 or 2."""
     for dataset, optimizers in PAPER_OPTIMIZERS.items():
         for opt in optimizers:
-            settings = scale.settings("lra_e", dataset, 3, opt=opt)
-            settings = dataclasses.replace(settings, lr=presets.LRA_E_RATES[opt])
+            settings = scale.settings("lra_e", dataset, 3, opt=opt, lr=presets.LRA_E_RATES[opt])
             yield Cell(*optimizer_cell(dataset, opt), settings)
 
 
@@ -134,8 +140,7 @@ def figure1(scale: Scale) -> Iterator[Cell]:
 def figure2(scale: Scale) -> Iterator[Cell]:
     """The top hidden layer of 5-layer networks on Fashion-MNIST."""
     for algo in ("dfa", "equil_prop", "dtp_sigma", "lra_e"):
-        settings = scale.settings(algo, "fashion_mnist", 5, epochs=20)
-        yield Cell("figure2", algo, fewer(settings, 1))
+        yield Cell("figure2", algo, scale.settings(algo, "fashion_mnist", 5, seeds=1, epochs=20))
 
 
 def figure3(scale: Scale) -> Iterator[Cell]:

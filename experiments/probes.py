@@ -3,6 +3,7 @@
 A probe looks at parameters on the validation set; it takes no part in training or selection.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import runs
+from beyond import SURROGATES
 
 import lrajax
 from lrajax import diagnostics, training
@@ -57,6 +59,8 @@ def final(target: str, experiment: runs.Experiment, params: lrajax.Params) -> di
         return {"sparsity": sparsity(experiment, params)}
     if target == "robustness":
         return {"attacked": attacked(experiment, params)}
+    if target in ("depth", "networks", "activations"):
+        return alignment(experiment, params)
     return {}
 
 
@@ -116,6 +120,31 @@ def sparsity(experiment: runs.Experiment, params: lrajax.Params) -> list:
     return _rounded(over_runs(params))
 
 
+def alignment(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, list]:
+    """Why a rule learns or fails to, on 1,000 validation examples.
+
+    Returns:
+      "angle" [n_runs]: degrees between its update and backprop's over all layers; "layer_angles"
+      [n_runs, n_layers]; "erring" [n_runs, n_layers]: the share of units with an error, in %.
+      Backprop goes through a surrogate's slope where the activation has none.
+    """
+    settings = experiment.settings
+    slope = SURROGATES.get(settings.activation, settings.activation)
+    reference = dataclasses.replace(settings, algo="backprop", activation=slope, hyperparameters={})
+    backprop, (algo, _) = reference.make_algorithm(*experiment.shape, {}), experiment.make({})
+    batch, key = first(experiment, experiment.parts[1], 1_000), jax.random.key(0)
+
+    def of_run(params):
+        errors = algo.compute_targets(params, batch, key=key).errors
+        angles, overall = diagnostics.update_angles_to_backprop(
+            backprop, algo, params, batch, key=key
+        )
+        erring = jnp.stack([100 * (error != 0).mean() for error in errors])
+        return {"angle": overall, "layer_angles": angles, "erring": erring}
+
+    return jax.tree.map(_rounded, jax.jit(jax.vmap(of_run))(params))
+
+
 def attacked(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, list]:
     """Error in % of each run on 2,000 test examples whose pixels were attacked, by attack and size.
 
@@ -155,4 +184,5 @@ def attacked(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, li
 
 
 def _rounded(values: jax.Array) -> list:
-    return np.round(np.asarray(values, np.float64), 4).tolist()
+    numbers = np.round(np.asarray(values, np.float64), 4)
+    return np.where(np.isfinite(numbers), numbers, None).tolist()  # JSON has no NaN

@@ -40,6 +40,8 @@ NAMES = {
 TITLES = {
     "depth": "Depth: MLPs of width 256 on MNIST",
     "rules": "More rules: MLPs of width 256 on MNIST",
+    "networks": "Other networks: Fashion-MNIST",
+    "activations": "Activations without a derivative: 3 layers of 256, Fashion-MNIST",
     "robustness": "Test error in % under attack, by size: 3 layers, Fashion-MNIST",
 }
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
@@ -123,15 +125,40 @@ def beyond_section(target: str, records: dict[str, dict]) -> list[str]:
 
 
 def error_table(records: dict[str, dict]) -> str:
-    """A line a cell."""
-    head = ["rule", "hidden layers", "optimiser", "λ", "epochs", "seeds", "train", "valid", "test"]
+    """A line a cell; with the angles of those that have them."""
+    head = ["rule", "network", "optimiser", "λ", "epochs", "seeds", "train", "valid", "test"]
+    aligned = all("angle" in record["final"] for record in records.values())
+    head += ["angle to backprop", "lowest layer's", "units with an error"] if aligned else []
     rows = []
-    for record in sorted(records.values(), key=lambda r: r["settings"]["hidden_layers"]):
+    for record in sorted(records.values(), key=lambda r: r["settings"]["hidden_layers"] or 0):
         settings, summary = record["settings"], record["summary"]
-        shown = [NAMES[settings["algo"]], settings["hidden_layers"], settings["opt"]]
-        shown += [settings["lr"], settings["epochs"], len(summary["seeds"])]
-        rows.append([*map(str, shown), *(error_of(summary, name) for name in ERRORS)])
+        rule = NAMES[settings["algo"]]
+        rule += " V2" if settings["hyperparameters"].get("derivative") is False else ""
+        shown = [rule, network_of(settings), settings["opt"], settings["lr"], settings["epochs"]]
+        errors = [error_of(summary, name) for name in ERRORS]
+        row = [*map(str, shown), str(len(summary["seeds"])), *errors]
+        rows.append(row + (alignment_of(record["final"]) if aligned else []))
     return table(head, rows)
+
+
+def network_of(settings: dict) -> str:
+    """A network in words: what differs from an MLP of tanh units."""
+    parts = [settings["hidden_layers"], settings["network"], settings["activation"]]
+    return " ".join(str(part) for part in parts if part not in (None, "tanh"))
+
+
+def alignment_of(final: dict) -> list[str]:
+    """Angles to backprop's update, and the share of hidden units with an error, over the seeds."""
+    lowest = [angles[0] for angles in final["layer_angles"]]
+    erring = [statistics.mean(shares[:-1]) for shares in final["erring"]]
+    degrees = (mean_of(final["angle"]), mean_of(lowest))
+    texts = [f"{value:.0f}°" if value is not None else "–" for value in degrees]
+    return [*texts, f"{statistics.mean(erring):.1f} %"]
+
+
+def mean_of(values: list[float | None]) -> float | None:
+    """The mean, None if a value is None."""
+    return None if None in values else statistics.mean(values)
 
 
 def attack_table(records: dict[str, dict]) -> str:

@@ -22,13 +22,15 @@ import presets
 from jax.experimental import multihost_utils
 
 import lrajax
-from lrajax import architectures, checkpoint, diagnostics, initializers, training
+from lrajax import architectures, checkpoint, diagnostics, initializers, layers, training
 from lrajax._checks import between, one_of, positive
 from lrajax.architectures import ARCHITECTURES
 from lrajax.data import Dataset
+from lrajax.stochastic import split
 
 # Beyond these a number is a slip of the keyboard, and would fail late and obscurely.
 LIMITS = {"hidden_layers": 1000, "width": 10**6, "batch_size": 10**9, "epochs": 2**31 - 1}
+BERNOULLI = "bernoulli"  # the activation whose units draw
 SMALLEST_SIDE = 4  # of an image, in pixels: networks for images halve it twice
 
 
@@ -43,7 +45,8 @@ class Settings:
       dataset: a name that `lrajax.data.load` takes.
       hidden_layers: number of hidden layers; None for a network that has its own.
       width: units in each, or feature maps; None for a network that has its own.
-      activation: of the hidden layers.
+      activation: of the hidden layers, as `lrajax.layers.parse_activation` takes it; or, of an MLP,
+        "bernoulli": units that fire with the probability sigmoid(h).
       batch_size: examples in a mini-batch.
       epochs: passes over the training set.
       seeds: one run each, trained together; seed s gives the same run in any company.
@@ -76,6 +79,8 @@ class Settings:
         one_of("opt", self.opt, presets.OPTIMIZERS)
         one_of("network", self.network, ARCHITECTURES)
         fixed = [name for name, size in network_sizes(self.network).items() if size is None]
+        if self.activation == BERNOULLI and self.network != "mlp":
+            raise ValueError(f"activation={BERNOULLI} needs network=mlp, not {self.network}")
         for name, most in LIMITS.items():
             value = getattr(self, name)
             if name not in fixed:
@@ -117,8 +122,10 @@ class Settings:
         sizes = {"hidden_layers": self.hidden_layers, "width": self.width}
         given = {name: size for name, size in sizes.items() if size is not None}
         image_shape = (side, side) if square else (n_inputs,)
+        # Units that fire with a probability answer with it where nothing is drawn.
+        activation = "sigmoid" if self.activation == BERNOULLI else self.activation
         make = ARCHITECTURES[self.network]
-        return make(image_shape, num_classes, activation=self.activation, **given)
+        return make(image_shape, num_classes, activation=activation, **given)
 
     def make_algorithm(
         self, n_inputs: int, num_classes: int, values: Mapping[str, Any]
@@ -130,7 +137,10 @@ class Settings:
             for name, value in self.hyperparameters.items()
         }
         arguments.update({name: value for name, value in values.items() if name != "lr"})
-        return lrajax.ALGORITHMS[self.algo](network, **arguments)
+        make = functools.partial(lrajax.ALGORITHMS[self.algo], **arguments)
+        if self.activation != BERNOULLI:
+            return make(network)
+        return lrajax.stochastic(lambda key: make(_firing(network, key)))
 
     def make_optimizer(self, values: Mapping[str, Any]) -> optax.GradientTransformation:
         """The optax optimiser, with a swept learning rate that may be traced."""
@@ -144,6 +154,13 @@ def network_sizes(network: str) -> dict[str, int | None]:
         name: parameters[name].default if name in parameters else None
         for name in ("hidden_layers", "width")
     }
+
+
+def _firing(network: lrajax.Network, key: jax.Array | None) -> lrajax.Network:
+    """The network with Bernoulli units in its hidden layers, which draw from the key."""
+    *hidden, output = network.layers
+    units = map(layers.bernoulli, hidden, split(key, len(hidden)))
+    return network._replace(layers=(*units, output))
 
 
 def defaults(algo: str) -> dict[str, Any]:

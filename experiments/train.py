@@ -47,7 +47,9 @@ SIZES = [
     flags.DEFINE_integer("hidden_layers", None, "of mlp, resmlp: how many; default: 3"),
     flags.DEFINE_integer("width", None, "units in each, 256; of networks for images: feature maps"),
 ]
-ACTIVATION = flags.DEFINE_string("activation", "tanh", "of the hidden layers")
+ACTIVATION = flags.DEFINE_string(
+    "activation", "tanh", "of the hidden layers; bernoulli: units that fire at random"
+)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 50, "examples in a mini-batch")
 EPOCHS = flags.DEFINE_integer("epochs", 100, "passes over the training set")
 SEED = flags.DEFINE_integer("seed", 0, "seed of the first run")

@@ -37,6 +37,12 @@ def test_default_run_learns_the_digits(tmp_path):
     assert summary["test_error_mean"] < 4
 
 
+def test_units_that_fire_at_random_learn_the_digits(tmp_path):
+    flags = ("--activation=bernoulli", "--opt=adam", "--epochs=15", f"--out_dir={tmp_path}")
+    ok("--algo=backprop", *flags)
+    assert json.loads((tmp_path / "summary.json").read_text())["test_error_mean"] < 30
+
+
 def test_files_agree_with_each_other(tmp_path):
     done = ok("--algo=dtp_sigma", *SMALL, "--epochs=3", "--num_seeds=2", f"--out_dir={tmp_path}")
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -125,6 +131,7 @@ def test_same_command_gives_the_same_numbers(tmp_path):
         (["--network=lenet", "--width=9"], ["--width", "network=lenet", "drop it"]),
         (["--network=resnet_small", "--hidden_layers=2"], ["--hidden_layers", "drop it"]),
         (["--network=resnet_small", "--width=0"], ["--width", "at least 1"]),
+        (["--activation=bernoulli", "--network=lenet"], ["--activation", "network=mlp"]),
         (["--activation=kwta:2"], ["--activation", "kwta:0.1"]),
         (["--out_dir=/proc/nowhere"], ["--out_dir", "choose another folder"]),
     ],
