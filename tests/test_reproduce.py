@@ -146,6 +146,34 @@ def test_attacks_follow_the_gradient_and_grow_with_their_size():
     assert error["pgd 0.1"] >= error["fgsm 0.1"]
 
 
+def aligned(algo, **changes):
+    import cells
+    import probes
+    import runs
+
+    from lrajax import data
+
+    scale = cells.Scale(seeds=(0, 1), width=16)
+    experiment = runs.Experiment(scale.settings(algo, "digits", 2, **changes), data.load("digits"))
+    return probes.alignment(experiment, experiment.start().state.params)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "bernoulli", "sign_ste"])
+def test_backprop_is_aligned_with_itself_whatever_its_units(activation):
+    found = aligned("backprop", activation=activation)
+    assert found["angle"] == pytest.approx([0, 0], abs=0.1)
+    assert [len(angles) for angles in found["layer_angles"]] == [3, 3]
+    assert all(share > 90 for shares in found["erring"] for share in shares)
+
+
+def test_units_that_no_displacement_flips_have_no_error_and_no_angle():
+    found = aligned("lra_e", activation="sign", derivative=False, beta=1e-9)
+    for angles, shares in zip(found["layer_angles"], found["erring"], strict=True):
+        assert angles[:-1] == [None, None]
+        assert angles[-1] < 1  # the output's update is backprop's
+        assert shares == [0, 0, 100]
+
+
 def test_results_md_is_current():
     import results
 
