@@ -225,6 +225,13 @@ def complete(part: cells.Cell) -> bool:
     return missing
 
 
+def keep_programs() -> None:
+    """Keeps what JAX compiles: a cell's seeds run one program, and many cells start by another."""
+    if not jax.config.jax_compilation_cache_dir:
+        folder = out_dir().absolute() / "unfinished" / "programs"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
 def in_rounds(lists: list[list[cells.Cell]]) -> list[cells.Cell]:
     """The first of every list, then the second of every list, and so on."""
     rounds = itertools.zip_longest(*lists)
@@ -244,12 +251,13 @@ def main(argv: list[str]) -> None:
     if not parts:
         print(f"all {len(chosen)} cells are there already: {out_dir()}")
         return
+    keep_programs()
     written = 0
     bar = tqdm(parts, unit="part")
     for part in bar:
         bar.set_description(f"{part.target}/{part.name}")
         written += complete(part)
-        jax.clear_caches()  # no two parts share a program; a long sweep would keep them all
+        jax.clear_caches()  # a long sweep would keep all programs in memory
     print(f"{written} parts of {len(chosen)} cells written to {out_dir()}")
 
 
