@@ -7,6 +7,8 @@ Writes OUT_DIR/autoencoder/RULE-OUTPUT.json for either rule and for Bernoulli an
 those that are there are not trained again. `python experiments/results.py` draws them.
 """
 
+import itertools
+import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -116,10 +118,53 @@ def train(autoencoder: Autoencoder, name: str) -> dict[str, Any]:
     # The images are the same for every seed; one seed's reconstructions are shown.
     shown = {key: found.pop(key)[0] for key in ("images", "reconstructions")}
     return {
-        "valid_loss": np.round(curve, 4).tolist(),
-        **{key: np.round(np.asarray(value, float), 6).tolist() for key, value in found.items()},
+        "valid_loss": records.rounded(curve),
+        **{key: records.rounded(value, 6) for key, value in found.items()},
         **{key: np.asarray(value).tolist() for key, value in shown.items()},
     }
+
+
+def path_of(rule: str, output: str) -> pathlib.Path:
+    """Where a result is kept."""
+    return pathlib.Path(OUT_DIR.value) / "autoencoder" / f"{rule}-{output}.json"
+
+
+def settings_of(rule: str, output: str, dataset: data.Dataset) -> dict[str, Any]:
+    """Everything that determines the numbers, as JSON has it."""
+    return {
+        "algo": rule,
+        "output": output,
+        "dataset": dataset.name,
+        "image_shape": list(dataset.image_shape),
+        "sizes": list(SIZES),
+        "opt": "adam",
+        "lr": LEARNING_RATE,
+        "hyperparameters": {key: str(value) for key, value in RULES[rule].items()},
+        "epochs": EPOCHS.value,
+        "seeds": list(range(SEEDS.value)),
+    }
+
+
+def there(rule: str, output: str, dataset: data.Dataset) -> bool:
+    """Whether a result is there already.
+
+    Raises:
+      ValueError: it was made with other settings, or the folder cannot be written.
+    """
+    path = path_of(rule, output)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = json.loads(path.read_text())["settings"] if path.exists() else None
+    except OSError as error:
+        raise ValueError(
+            f"out_dir={OUT_DIR.value} cannot be used ({error.strerror}): choose another folder"
+        ) from error
+    if found and found != settings_of(rule, output, dataset):
+        raise ValueError(
+            f"out_dir={OUT_DIR.value}: {path} was made with other settings: delete it, or choose "
+            "another folder"
+        )
+    return found is not None
 
 
 def main(argv: list[str]) -> None:
@@ -129,29 +174,17 @@ def main(argv: list[str]) -> None:
         at_least("epochs", EPOCHS.value, 1)
         at_least("seeds", SEEDS.value, 1)
         dataset = data.load(DATASET.value, DATA_DIR.value)
-        folder = pathlib.Path(OUT_DIR.value) / "autoencoder"
-        folder.mkdir(parents=True, exist_ok=True)
+        pairs = list(itertools.product(RULES, network.RECONSTRUCTIONS))
+        missing = [pair for pair in pairs if not there(*pair, dataset)]
     except ValueError as error:
         commandline.fail(error)
-    for output in network.RECONSTRUCTIONS:
-        for rule in RULES:
-            path = folder / f"{rule}-{output}.json"
-            if not path.exists():
-                settings = {
-                    "algo": rule,
-                    "output": output,
-                    "dataset": dataset.name,
-                    "sizes": SIZES,
-                    "opt": "adam",
-                    "lr": LEARNING_RATE,
-                    "hyperparameters": {key: str(value) for key, value in RULES[rule].items()},
-                    "epochs": EPOCHS.value,
-                    "seeds": list(range(SEEDS.value)),
-                    "image_shape": dataset.image_shape,
-                }
-                result = train(Autoencoder(rule, output, dataset), path.stem)
-                records.write_json(path, {"settings": settings, **records.versions(), **result})
-            print(path)
+    for rule, output in missing:
+        result = train(Autoencoder(rule, output, dataset), f"{rule}-{output}")
+        settings = settings_of(rule, output, dataset)
+        records.write_json(
+            path_of(rule, output), {"settings": settings, **records.versions(), **result}
+        )
+    print(f"{len(missing)} of {len(pairs)} autoencoders trained: {path_of('*', '*')}")
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@ Rates and scales that differ from the presets were chosen on validation error (B
 from collections.abc import Callable, Iterator
 
 from cells import Cell, Scale
+from runs import SURROGATES
 
 # They keep the norm of activities on the way up and of errors on the way down, at any depth.
 DEEP = {"w_init": "orthogonal", "e_init": "unit_gain:0.1"}
 DEEP_RATE = 0.003  # of 0.001, 0.003 and 0.01 the best on validation at 64 layers
 
-# What stands in for an activation without a derivative where backprop needs one.
-SURROGATES = {"sign": "sign_ste", "threshold": "threshold_ste"}
+UNITS_LRA_E = {"opt": "adam", "w_init": "glorot"}
+# Several sign layers do best where next to nothing flips; the others want a large β.
+LRA_E_BETA = {("sign", 3): 0.0003}
 
 
 def depth(scale: Scale) -> Iterator[Cell]:
@@ -49,23 +51,22 @@ def networks(scale: Scale) -> Iterator[Cell]:
 
 
 def activations(scale: Scale) -> Iterator[Cell]:
-    """Hidden units without a useful derivative on Fashion-MNIST.
+    """Hidden units that are on or off, or compete, on Fashion-MNIST.
 
-    LRA-E V2 asks for none. Backprop, and DTP inside a layer, take a surrogate's slope.
+    LRA-E V2 asks for no derivative. Backprop, and DTP inside a layer, take a surrogate's slope
+    where the units have none.
     """
-    rules = {
-        "lra_e": {"opt": "adam", "derivative": False, "w_init": "glorot", "beta": 0.3},
-        "dtp": {},
-        "backprop": {"opt": "adam", "lr": 0.0003},
-    }
     units_and_depths = (("sign", 1), ("sign", 3), ("threshold", 3), ("kwta", 3), ("bernoulli", 3))
-    for activation, layers in units_and_depths:
-        for algo, changes in rules.items():
-            units = activation if algo == "lra_e" else SURROGATES.get(activation, activation)
-            settings = scale.settings(
-                algo, "fashion_mnist", layers, seeds=3, epochs=10, activation=units, **changes
-            )
-            yield Cell("activations", f"{algo}-{activation}-{layers}", settings)
+    for units, layers in units_and_depths:
+        beta = LRA_E_BETA.get((units, layers), 1.0)
+        sloped = {"activation": SURROGATES.get(units, units)}
+        for algo, changes in {
+            "lra_e": {"activation": units, "derivative": False, "beta": beta, **UNITS_LRA_E},
+            "dtp": sloped,
+            "backprop": {"opt": "adam", "lr": 0.0003, **sloped},
+        }.items():
+            settings = scale.settings(algo, "fashion_mnist", layers, seeds=3, epochs=10, **changes)
+            yield Cell("activations", f"{algo}-{units}-{layers}", settings)
 
 
 def robustness(scale: Scale) -> Iterator[Cell]:

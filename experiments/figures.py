@@ -105,7 +105,9 @@ def numbers(name: str, results: dict[str, dict[str, dict]]) -> str:
     for cell, record in results[name].items():
         curves = record["curves"]
         if name == "figure1":
-            angle = np.asarray(curves["angle"]).reshape(len(curves["angle"]), -1).mean(axis=1)
+            angle = (
+                np.asarray(curves["angle"], float).reshape(len(curves["angle"]), -1).mean(axis=1)
+            )
             text = f"angle to backprop {angle[0]:.1f}° after epoch 1, {angle[-1]:.1f}° at the end"
         elif name == "figure2":
             final = record["final"]
@@ -114,7 +116,7 @@ def numbers(name: str, results: dict[str, dict[str, dict]]) -> str:
                 f"silhouette {final['silhouette']:.3f}"
             )
         else:
-            best = 100 - np.asarray(record["summary"]["valid_error"])
+            best = 100 - np.asarray(record["summary"]["valid_error"], float)
             text = f"best validation accuracy {best.mean():.2f} %"
         count = len(record["summary"]["seeds"])
         lines.append(f"- {cell}: {text} ({count} seed{'s' * (count > 1)})")

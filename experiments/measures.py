@@ -46,6 +46,7 @@ class Probe:
         shape = (dataset.train.x.shape[1], dataset.num_classes)
         self.dataset = dataset
         self.algo = settings.make_algorithm(*shape, values)
+        self.backprop = settings.make_reference(*shape)
         self.optimizer = settings.make_optimizer(values)
         self.network = settings.make_network(*shape)
         local_loss = settings.hyperparameters.get("local_loss", "gaussian")
@@ -79,10 +80,9 @@ class Probe:
 
     def _measures(self, params: lrajax.Params, batch: lrajax.Batch, test: lrajax.Batch) -> Measures:
         key = jax.random.key(0)  # the same noise for every run, so that they can be compared
-        backprop = lrajax.backprop(self.network)
         lambda_ = self.algo.compute_targets(params, batch, key=key)
         angles, _ = diagnostics.update_angles_to_backprop(
-            backprop, self.algo, params, batch, key=key
+            self.backprop, self.algo, params, batch, key=key
         )
         answer = self.algo.predict(params, test.x).argmax(axis=-1)
         size = self.dataset.num_classes

@@ -3,15 +3,14 @@
 A probe looks at parameters on the validation set; it takes no part in training or selection.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import records
 import runs
-from beyond import SURROGATES
 
 import lrajax
 from lrajax import diagnostics, training
@@ -48,7 +47,7 @@ def make(target: str, experiment: runs.Experiment) -> Callable[[lrajax.Params], 
         return jax.tree.map(lambda v: v.mean(axis=0), values)
 
     over_runs = jax.jit(jax.vmap(probe))
-    return lambda params: jax.tree.map(_rounded, over_runs(params))
+    return lambda params: jax.tree.map(records.rounded, over_runs(params))
 
 
 def final(target: str, experiment: runs.Experiment, params: lrajax.Params) -> dict[str, Any]:
@@ -117,7 +116,7 @@ def sparsity(experiment: runs.Experiment, params: lrajax.Params) -> list:
         return ((root - quotient) / (root - 1)).mean()
 
     over_runs = jax.jit(jax.vmap(lambda params: jnp.stack(list(map(hoyer, activities(params))))))
-    return _rounded(over_runs(params))
+    return records.rounded(over_runs(params))
 
 
 def alignment(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, list]:
@@ -126,12 +125,8 @@ def alignment(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, l
     Returns:
       "angle" [n_runs]: degrees between its update and backprop's over all layers; "layer_angles"
       [n_runs, n_layers]; "erring" [n_runs, n_layers]: the share of units with an error, in %.
-      Backprop goes through a surrogate's slope where the activation has none.
     """
-    settings = experiment.settings
-    slope = SURROGATES.get(settings.activation, settings.activation)
-    reference = dataclasses.replace(settings, algo="backprop", activation=slope, hyperparameters={})
-    backprop, (algo, _) = reference.make_algorithm(*experiment.shape, {}), experiment.make({})
+    backprop, (algo, _) = experiment.settings.make_reference(*experiment.shape), experiment.make({})
     batch, key = first(experiment, experiment.parts[1], 1_000), jax.random.key(0)
 
     def of_run(params):
@@ -142,7 +137,7 @@ def alignment(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, l
         erring = jnp.stack([100 * (error != 0).mean() for error in errors])
         return {"angle": overall, "layer_angles": angles, "erring": erring}
 
-    return jax.tree.map(_rounded, jax.jit(jax.vmap(of_run))(params))
+    return jax.tree.map(records.rounded, jax.jit(jax.vmap(of_run))(params))
 
 
 def attacked(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, list]:
@@ -173,7 +168,7 @@ def attacked(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, li
             answer = algo.predict(params, attack(params, size))
             return training.measure(algo, y, answer).error
 
-        return _rounded(jax.jit(jax.vmap(of_run))(params))
+        return records.rounded(jax.jit(jax.vmap(of_run))(params))
 
     sizes = {noise: (0.1, 0.2, 0.4), fgsm: (0.01, 0.03, 0.1), pgd: (0.01, 0.03, 0.1)}
     return {
@@ -181,8 +176,3 @@ def attacked(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, li
         for attack, every in sizes.items()
         for size in every
     }
-
-
-def _rounded(values: jax.Array) -> list:
-    numbers = np.round(np.asarray(values, np.float64), 4)
-    return np.where(np.isfinite(numbers), numbers, None).tolist()  # JSON has no NaN

@@ -4,7 +4,6 @@ import dataclasses
 import importlib.metadata
 import itertools
 import json
-import math
 import pathlib
 import platform
 from collections.abc import Iterator, Sequence
@@ -46,7 +45,7 @@ def epoch_line(epoch: Epoch) -> dict[str, Any]:
     }
     return {
         "epoch": epoch.number,
-        **{name: _list(value, squeeze=True) for name, value in values.items()},
+        **{name: _squeezed(rounded(value, 6)) for name, value in values.items()},
         "seconds": round(epoch.seconds, 4),
         "examples_per_second": round(epoch.examples_per_second),
     }
@@ -102,7 +101,7 @@ def summary(
         "valid_error": best.valid_error,
         "test_error": best.test_error,
     }
-    errors = {name: _list(np.where(selected, v, np.nan)) for name, v in errors.items()}
+    errors = {name: rounded(np.where(selected, v, np.nan), 6) for name, v in errors.items()}
     # A mean over different settings says nothing.
     statistics = {} if settings.sweep else _statistics(errors)
     return {
@@ -125,8 +124,8 @@ def _statistics(errors: dict[str, list]) -> dict[str, float | None]:
     found = {}
     for name, values in errors.items():
         numbers = np.array(values, float)
-        found[f"{name}_mean"] = _finite(np.mean(numbers))
-        found[f"{name}_std"] = _finite(np.std(numbers, ddof=1)) if len(values) > 1 else None
+        found[f"{name}_mean"] = rounded(np.mean(numbers), 6)
+        found[f"{name}_std"] = rounded(np.std(numbers, ddof=1), 6) if len(values) > 1 else None
     return found
 
 
@@ -173,14 +172,14 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     checkpoint.write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def _finite(value) -> float | None:
-    # JSON has no NaN: a number that does not exist is null.
-    return round(float(value), 6) if math.isfinite(value) else None
+def rounded(values: Any, decimals: int = 4) -> Any:
+    """An array as nested lists, None for what is not finite: JSON has no NaN."""
+    numbers = np.round(np.asarray(values, np.float64), decimals)
+    return np.where(np.isfinite(numbers), numbers, None).tolist()
 
 
-def _list(values, squeeze: bool = False):
-    numbers = [_finite(value) for value in np.asarray(values)]
-    return numbers[0] if squeeze and len(numbers) == 1 else numbers
+def _squeezed(numbers: list) -> Any:
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _plain(tree):

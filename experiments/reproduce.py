@@ -7,9 +7,9 @@ r"""Reproduces the paper's tables and figures, and goes beyond them, a cell at a
 
 Every cell gets its first seed before any gets its second, one seed at a time on a CPU (there they
 cost the same together) and all in one program on an accelerator. A seed goes into
-results/TARGET/CELL.json as soon as it is trained. What is there is not trained again and a seed
-that was cut off goes on, so the command can be interrupted and given again, with more seeds too;
-two of it side by side share the work.
+results/TARGET/CELL.json as soon as it is trained. What is there is not trained again and what was
+cut off goes on, so the command can be interrupted and given again, later with more seeds; two of it
+side by side share the work.
 `python experiments/results.py` turns results/ into RESULTS.md and the figures.
 """
 
@@ -198,6 +198,9 @@ def add(cell: cells.Cell, result: dict) -> None:
     path_of(cell).parent.mkdir(parents=True, exist_ok=True)
     with alone_at(unfinished(cell).parent / ".lock"):
         before = recorded(cell)
+        if before and set(before["settings"]["seeds"]) & set(cell.settings.seeds):
+            tqdm.write(f"{cell.target}/{cell.name}: another process has added these seeds")
+            return
         records.write_json(path_of(cell), joined([before, result]) if before else result)
 
 
@@ -214,14 +217,15 @@ def complete(part: cells.Cell) -> bool:
     try:
         folder = RunFolder(str(unfinished(part)), part.settings, tqdm.write)
         folder.open()
+        with contextlib.closing(folder):
+            missing = bool(missing_parts(part))  # asked again now that no other process is at it
+            if missing:
+                add(part, run_cell(part, folder))
+            # Another process may be opening the folder's lock just now.
+            shutil.rmtree(unfinished(part), ignore_errors=True)
     except ValueError as error:
         tqdm.write(f"{part.target}/{part.name} left out: {error}")
         return False
-    missing = bool(missing_parts(part))  # asked again now that no other process can be at it
-    if missing:
-        add(part, run_cell(part, folder))
-    shutil.rmtree(unfinished(part))
-    folder.close()
     return missing
 
 

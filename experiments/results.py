@@ -82,11 +82,11 @@ def error_of(summary: dict, name: str) -> str:
     return spread(summary[f"{name}_mean"], summary[f"{name}_std"])
 
 
-def spread(mean: float | None, std: float | None) -> str:
+def spread(mean: float | None, std: float | None, decimals: int = 2) -> str:
     """Mean ± standard deviation."""
     if mean is None:
         return "diverged"
-    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+    return " ± ".join(f"{value:.{decimals}f}" for value in (mean, std) if value is not None)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -187,8 +187,7 @@ def autoencoder_section(records: dict[str, dict]) -> list[str]:
             [
                 *(NAMES[settings["algo"]], settings["output"]),
                 *map(str, (settings["epochs"], len(losses))),
-                spread(*moments(losses)),
-                f"{statistics.mean(squared):.4f}",
+                *(spread(*moments(values), decimals=4) for values in (losses, squared)),
             ]
         )
     return [
@@ -199,9 +198,10 @@ def autoencoder_section(records: dict[str, dict]) -> list[str]:
     ]
 
 
-def moments(values: list[float]) -> tuple[float, float | None]:
-    """Mean, and the standard deviation where there are several."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+def moments(values: list[float | None]) -> tuple[float | None, float | None]:
+    """Mean, None if a value is, and the standard deviation where there are several."""
+    mean = mean_of(values)
+    return mean, None if mean is None or len(values) == 1 else statistics.stdev(values)
 
 
 def render(results: dict[str, dict[str, dict]]) -> str:

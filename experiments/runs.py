@@ -30,6 +30,8 @@ from lrajax.stochastic import split
 
 # Beyond these a number is a slip of the keyboard, and would fail late and obscurely.
 LIMITS = {"hidden_layers": 1000, "width": 10**6, "batch_size": 10**9, "epochs": 2**31 - 1}
+# What stands in for an activation without a derivative where a rule needs one.
+SURROGATES = {"sign": "sign_ste", "threshold": "threshold_ste"}
 BERNOULLI = "bernoulli"  # the activation whose units draw
 SMALLEST_SIDE = 4  # of an image, in pixels: networks for images halve it twice
 
@@ -141,6 +143,13 @@ class Settings:
         if self.activation != BERNOULLI:
             return make(network)
         return lrajax.stochastic(lambda key: make(_firing(network, key)))
+
+    def make_reference(self, n_inputs: int, num_classes: int) -> lrajax.Algorithm:
+        """Backprop on the same network, through a surrogate's slope where it has none."""
+        activation = SURROGATES.get(self.activation, self.activation)
+        changes = {"algo": "backprop", "activation": activation, "hyperparameters": {}, "sweep": {}}
+        reference = dataclasses.replace(self, **changes)
+        return reference.make_algorithm(n_inputs, num_classes, {})
 
     def make_optimizer(self, values: Mapping[str, Any]) -> optax.GradientTransformation:
         """The optax optimiser, with a swept learning rate that may be traced."""

@@ -9,22 +9,26 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-PARITY = jnp.uint32(0x1BD11BDA)
+PARITY = np.uint32(0x1BD11BDA)  # of NumPy: importing lrajax must not start a backend
 
 
 def standard_normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
-    """Draws from N(0, 1), float32 of the given shape; the same numbers under `vmap` as alone.
+    """Draws from N(0, 1), float32 of the given shape.
 
     Args:
-      key: a key of any of JAX's generators.
+      key: a key of any of JAX's generators; of its own threefry, a key gives the same numbers
+        under `vmap` as alone.
       shape: of the result.
     """
     size = math.prod(shape)
     count = jnp.arange(-(-size // 2), dtype=jnp.uint32)
-    halves = threefry2x32(jax.random.bits(key, (2,)), jnp.stack([count, jnp.zeros_like(count)]))
+    halves = threefry2x32(
+        jax.random.bits(key, (2,), jnp.uint32), jnp.stack([count, jnp.zeros_like(count)])
+    )
     # Without the barrier the rounds would be computed once for each half.
     words = jax.lax.optimization_barrier(halves).ravel()[:size]
     # 2²³ odd multiples of 2⁻²³, symmetric about 0 and never ±1, whose erf⁻¹ is infinite.

@@ -54,6 +54,9 @@ def test_what_is_there_is_left_alone_and_drawn(folder):
     before = {path: path.stat().st_mtime_ns for path in (folder / "autoencoder").iterdir()}
     assert run("autoencode.py", "--epochs=8", "--seeds=2", f"--out_dir={folder}").returncode == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
+    other = run("autoencode.py", "--epochs=8", "--seeds=3", f"--out_dir={folder}")
+    assert other.returncode == 2
+    assert "made with other settings" in other.stderr
     out = folder / "RESULTS.md"
     done = run("results.py", f"--results={folder}", f"--out={out}")
     assert done.returncode == 0, done.stderr
@@ -67,10 +70,12 @@ def test_what_is_there_is_left_alone_and_drawn(folder):
         ("--epochs=0", ["--epochs", "at least 1"]),
         ("--seeds=0", ["--seeds", "at least 1"]),
         ("--data_dir=/nowhere", ["--data_dir"]),
+        ("--out_dir=/proc", ["--out_dir", "choose another"]),
     ],
 )
 def test_bad_input_is_refused_in_one_line(flag, words, tmp_path):
-    done = run("autoencode.py", "--dataset=mnist", flag, f"--out_dir={tmp_path}")
+    dataset = "--dataset=mnist" if "data_dir" in flag else "--dataset=digits"
+    done = run("autoencode.py", f"--out_dir={tmp_path}", dataset, flag)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert all(word in line for word in words), line

@@ -1,5 +1,8 @@
 """lrajax/noise.py: known answers of the generator, the distribution, invariance under vmap."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +49,20 @@ def test_keys_give_numbers_of_their_own_and_the_same_under_vmap():
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 0)])
 def test_small_shapes(shape):
     assert standard_normal(jax.random.key(0), shape).shape == shape
+
+
+def test_the_numbers_do_not_depend_on_64_bit_types():
+    expected = standard_normal(jax.random.key(0), (9,))
+    with jax.enable_x64(True):
+        drawn = standard_normal(jax.random.key(0), (9,))
+    assert drawn.dtype == jnp.float32
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_importing_the_library_starts_no_backend():
+    """Several processes have to find each other before the first use of JAX."""
+    code = "import jax, lrajax; assert not jax._src.xla_bridge.backends_are_initialized()"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_any_generator_of_jax_serves_as_the_key():

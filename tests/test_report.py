@@ -147,3 +147,16 @@ def test_command_of_the_readme_draws_its_run(folder):
     assert f"--out_dir={run}\n" in readme
     ok("report.py", folder / "two & more")
     assert (folder / "two & more" / "report" / "index.html").exists()
+
+
+def test_backprop_is_measured_against_the_same_draws_and_slopes(report):
+    import cells
+    import measures
+
+    from lrajax import data
+
+    scale, digits = cells.Scale(seeds=(0,), width=16), data.load("digits")
+    for activation in ("bernoulli", "sign_ste"):
+        settings = scale.settings("backprop", "digits", 2, activation=activation)
+        probe = measures.Probe(settings, digits, {})
+        np.testing.assert_allclose(probe.measure(probe.start(0)).angles, 0, atol=0.1)

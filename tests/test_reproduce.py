@@ -73,6 +73,21 @@ def test_more_seeds_join_those_that_are_there(results):
         assert all(len(epoch) == 2 for epoch in curve)
 
 
+def test_two_processes_share_the_work(results):
+    flags = ["--quick", "--cells=dfa-3,rfa-3", "--target=table1", "--seeds=2"]
+    out = results / "shared"
+    command = [sys.executable, ROOT / "experiments/reproduce.py", *flags, f"--out_dir={out}"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    for name in ("dfa-3", "rfa-3"):
+        cell = json.loads((out / "table1" / f"{name}.json").read_text())
+        assert sorted(cell["summary"]["seeds"]) == [0, 1]
+        assert len(cell["parts"]) == 2
+    assert not list((out / "unfinished" / "table1").glob("*-3-*"))
+
+
 def test_a_cell_made_with_other_settings_is_not_added_to(results):
     path = results / "table1" / "dfa-3.json"
     before = path.read_text()
@@ -122,6 +137,9 @@ def test_every_cell_has_settings_that_can_be_run_and_a_name_of_its_own():
         # Table 3 shows two cells of Tables 1 and 2.
         shared = {"table1", "table2"} if target == "table3" else set()
         assert {cell.target for cell in make(scale)} == {target} | shared
+    of_table1 = {cell.name: cell.settings for cell in cells.table1(scale)}
+    shown = {cell.target: cell.settings for cell in cells.table3(scale) if cell.target != "table3"}
+    assert shown["table1"] == of_table1["lra_e-3"]
     assert results.TITLES.keys() == beyond.TARGETS.keys()
 
 
