@@ -60,11 +60,12 @@ def activations(scale: Scale) -> Iterator[Cell]:
     for units, layers in units_and_depths:
         beta = LRA_E_BETA.get((units, layers), 1.0)
         sloped = {"activation": SURROGATES.get(units, units)}
-        for algo, changes in {
+        rules = {
             "lra_e": {"activation": units, "derivative": False, "beta": beta, **UNITS_LRA_E},
             "dtp": sloped,
             "backprop": {"opt": "adam", "lr": 0.0003, **sloped},
-        }.items():
+        }
+        for algo, changes in rules.items():
             settings = scale.settings(algo, "fashion_mnist", layers, seeds=3, epochs=10, **changes)
             yield Cell("activations", f"{algo}-{units}-{layers}", settings)
 
