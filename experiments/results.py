@@ -41,7 +41,7 @@ TITLES = {
     "depth": "Depth: MLPs of width 256 on MNIST",
     "rules": "More rules: MLPs of width 256 on MNIST",
     "networks": "Other networks: Fashion-MNIST",
-    "activations": "Activations without a derivative: 3 layers of 256, Fashion-MNIST",
+    "activations": "Hidden units that are on or off, or compete: Fashion-MNIST",
     "robustness": "Test error in % under attack, by size: 3 layers, Fashion-MNIST",
 }
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
@@ -167,7 +167,7 @@ def attack_table(records: dict[str, dict]) -> str:
     rows = []
     for record in records.values():
         found, count = record["final"]["attacked"], len(record["summary"]["seeds"])
-        name = f"{NAMES[record['settings']['algo']]} ({count} seeds)"
+        name = f"{NAMES[record['settings']['algo']]} ({count} seed{'s' * (count > 1)})"
         errors = (spread(*moments(found[attack])) for attack in attacks)
         rows.append([name, error_of(record["summary"], "test_error"), *errors])
     return table(["rule", "none", *attacks], rows)
@@ -175,10 +175,10 @@ def attack_table(records: dict[str, dict]) -> str:
 
 def autoencoder_section(records: dict[str, dict]) -> list[str]:
     """Heading, command, picture and table of the autoencoders."""
-    settings = next(iter(records.values()))["settings"]
-    title = f"Auto-association: {DATASETS.get(settings['dataset'], settings['dataset'])}"
-    sizes = "-".join(map(str, settings["sizes"]))
-    head = ["rule", "output", "epochs", "seeds", "test loss (nats)", "squared error of a pixel"]
+    common = next(iter(records.values()))["settings"]  # they differ in rule and output alone
+    title = f"Auto-association: {DATASETS.get(common['dataset'], common['dataset'])}"
+    sizes = "-".join(map(str, common["sizes"]))
+    head = ["rule", "output", "epochs", "seeds", "test loss", "squared error of a pixel"]
     rows = []
     for record in records.values():
         settings, losses = record["settings"], record["test_loss"]
@@ -192,7 +192,8 @@ def autoencoder_section(records: dict[str, dict]) -> list[str]:
         )
     return [
         f"## {title}, encoder of {sizes} units\n",
-        "`python experiments/autoencode.py --dataset=mnist --data_dir=FOLDER --out_dir=results`\n",
+        f"`python experiments/autoencode.py --dataset={common['dataset']} "
+        f"--epochs={common['epochs']} --data_dir=FOLDER --out_dir=results`\n",
         f"![{title}](figures/autoencoder.png)\n",
         table(head, rows),
     ]
