@@ -1,6 +1,6 @@
 """The cells beyond the paper: depth, more rules, networks, activations, attacks on the input.
 
-Rates and scales that differ from the presets were chosen on validation error (BUILD_NOTES.md).
+BUILD_NOTES.md says on what evidence rates and scales differ from the presets.
 """
 
 from collections.abc import Callable, Iterator
