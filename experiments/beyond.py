@@ -13,8 +13,8 @@ DEEP = {"w_init": "orthogonal", "e_init": "unit_gain:0.1"}
 DEEP_RATE = 0.003  # of 0.001, 0.003 and 0.01 the best on validation at 64 layers
 
 UNITS_LRA_E = {"opt": "adam", "w_init": "glorot"}
-# Several sign layers do best where next to nothing flips; the others want a large β.
-LRA_E_BETA = {("sign", 3): 0.0003}
+# Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
+LRA_E_BETA = {("sign", 3): 0.0003, ("kwta", 3): 0.03}
 
 
 def depth(scale: Scale) -> Iterator[Cell]:
