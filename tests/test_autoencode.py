@@ -1,21 +1,12 @@
 """experiments/autoencode.py, on the digits."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from commands import run
 
 from lrajax import data
-
-ROOT = pathlib.Path(__file__).parents[1]
-
-
-def run(script, *flags):
-    command = [sys.executable, ROOT / "experiments" / script, *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")

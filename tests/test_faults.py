@@ -29,15 +29,6 @@ from folder import RunFolder
 EPOCHS = 100
 
 
-@pytest.fixture(scope="module", autouse=True)
-def shared_compilations(tmp_path_factory):
-    """Spares the many processes of these tests from compiling the same epoch again."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The results of a run that nothing disturbs."""

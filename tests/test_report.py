@@ -2,26 +2,18 @@
 
 import itertools
 import json
-import pathlib
 import re
 import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from commands import EXPERIMENTS, run
 
-EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 SMALL = ("--width=16", "--hidden_layers=2", "--epochs=2")
 
 
-def call(script, *words):
-    command = [sys.executable, EXPERIMENTS / script, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
 def ok(script, *words):
-    done = call(script, *words)
+    done = run(script, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -133,7 +125,7 @@ def test_a_network_without_dense_filters_shows_the_rest(tmp_path):
 
 
 def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path):
-    done = call("report.py", tmp_path)
+    done = run("report.py", tmp_path)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert str(tmp_path) in line

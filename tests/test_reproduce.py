@@ -6,14 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from commands import run
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
-
-
-def run(script, *flags):
-    command = [sys.executable, ROOT / "experiments" / script, *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
