@@ -8,7 +8,6 @@ those that are there are not trained again. `python experiments/results.py` draw
 """
 
 import itertools
-import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -91,7 +90,7 @@ class Autoencoder:
         x = self.pixels(self.parts[2])
         z = self.algo.predict(run.best, x)
         return {
-            "test_loss": self.loss(run.best, x),
+            "test_loss": self.algo.loss(x, z).mean(),
             "mean_squared_error": jnp.square(x - z).mean(),
             "images": jnp.round(255 * x[:SHOWN]).astype(int),
             "reconstructions": jnp.round(255 * jnp.clip(z[:SHOWN], 0, 1)).astype(int),
@@ -154,17 +153,11 @@ def there(rule: str, output: str, dataset: data.Dataset) -> bool:
     path = path_of(rule, output)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = json.loads(path.read_text())["settings"] if path.exists() else None
+        return records.recorded(path, settings_of(rule, output, dataset)) is not None
     except OSError as error:
         raise ValueError(
             f"out_dir={OUT_DIR.value} cannot be used ({error.strerror}): choose another folder"
         ) from error
-    if found and found != settings_of(rule, output, dataset):
-        raise ValueError(
-            f"out_dir={OUT_DIR.value}: {path} was made with other settings: delete it, or choose "
-            "another folder"
-        )
-    return found is not None
 
 
 def main(argv: list[str]) -> None:

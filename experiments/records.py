@@ -123,10 +123,15 @@ def _statistics(errors: dict[str, list]) -> dict[str, float | None]:
     """Mean of every error over the seeds, and the sample's deviation, None for one seed."""
     found = {}
     for name, values in errors.items():
-        numbers = np.array(values, float)
-        found[f"{name}_mean"] = rounded(np.mean(numbers), 6)
-        found[f"{name}_std"] = rounded(np.std(numbers, ddof=1), 6) if len(values) > 1 else None
+        found[f"{name}_mean"], found[f"{name}_std"] = moments(values)
     return found
+
+
+def moments(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Mean and the sample's standard deviation; None where there is none."""
+    numbers = np.array(values, float)
+    std = rounded(np.std(numbers, ddof=1), 6) if len(values) > 1 else None
+    return rounded(np.mean(numbers), 6), std
 
 
 def joined_summary(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -170,6 +175,31 @@ def _cell(value: float | None, form: str = ".2f") -> str:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never half of it."""
     checkpoint.write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def recorded(path: pathlib.Path, mine: dict[str, Any], but: Sequence[str] = ()) -> dict | None:
+    """What the file of a result says, OUT_DIR/TARGET/NAME.json; None if there is no file.
+
+    Args:
+      path: of the file.
+      mine: the settings that it should have been made with.
+      but: names of settings that may differ.
+
+    Raises:
+      ValueError: it was made with other settings.
+    """
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    names = [
+        name for name in mine if name not in but and record["settings"].get(name) != mine[name]
+    ]
+    if names:
+        raise ValueError(
+            f"out_dir={path.parents[1]}: {path} was made with other settings ({', '.join(names)} "
+            "differ): delete it to train anew, or choose another folder"
+        )
+    return record
 
 
 def rounded(values: Any, decimals: int = 4) -> Any:

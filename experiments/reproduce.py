@@ -18,7 +18,6 @@ import dataclasses
 import fcntl
 import functools
 import itertools
-import json
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -97,18 +96,9 @@ def recorded(cell: cells.Cell) -> dict | None:
     Raises:
       ValueError: it was made with other settings.
     """
-    path = path_of(cell)
-    if not path.exists():
-        return None
-    record = json.loads(path.read_text())
-    mine = records.config(cell.settings)["settings"]
-    names = [name for name in mine if name != "seeds" and record["settings"][name] != mine[name]]
-    if names:
-        raise ValueError(
-            f"out_dir={out_dir()}: {path} was made with other settings ({', '.join(names)} "
-            "differ): delete it to train the cell anew, or choose another folder"
-        )
-    return record
+    return records.recorded(
+        path_of(cell), records.config(cell.settings)["settings"], but=("seeds",)
+    )
 
 
 def with_seeds(cell: cells.Cell, seeds: tuple[int, ...]) -> cells.Cell:

@@ -14,7 +14,7 @@ import cells
 import claims
 import commandline
 from absl import app, flags
-from records import ERRORS
+from records import ERRORS, moments
 
 try:
     import figures
@@ -151,14 +151,9 @@ def alignment_of(final: dict) -> list[str]:
     """Angles to backprop's update, and the share of hidden units with an error, over the seeds."""
     lowest = [angles[0] for angles in final["layer_angles"]]
     erring = [statistics.mean(shares[:-1]) for shares in final["erring"]]
-    degrees = (mean_of(final["angle"]), mean_of(lowest))
+    degrees = (moments(final["angle"])[0], moments(lowest)[0])
     texts = [f"{value:.0f}°" if value is not None else "–" for value in degrees]
     return [*texts, f"{statistics.mean(erring):.1f} %"]
-
-
-def mean_of(values: list[float | None]) -> float | None:
-    """The mean, None if a value is None."""
-    return None if None in values else statistics.mean(values)
 
 
 def attack_table(records: dict[str, dict]) -> str:
@@ -197,12 +192,6 @@ def autoencoder_section(records: dict[str, dict]) -> list[str]:
         f"![{title}](figures/autoencoder.png)\n",
         table(head, rows),
     ]
-
-
-def moments(values: list[float | None]) -> tuple[float | None, float | None]:
-    """Mean, None if a value is, and the standard deviation where there are several."""
-    mean = mean_of(values)
-    return mean, None if mean is None or len(values) == 1 else statistics.stdev(values)
 
 
 def render(results: dict[str, dict[str, dict]]) -> str:
