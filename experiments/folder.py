@@ -20,6 +20,10 @@ from lrajax.base import PyTree
 from lrajax.training import Run
 
 
+class InUseError(ValueError):
+    """Another process is at work in the folder."""
+
+
 class RunFolder:
     """Keeps a run's files whole, whatever happens to the process or to the disk.
 
@@ -55,7 +59,8 @@ class RunFolder:
         """Takes the folder, making it if need be.
 
         Raises:
-          ValueError: it cannot be written, or another process is at work in it.
+          InUseError: another process is at work in it.
+          ValueError: it cannot be written.
         """
         with self._refusing():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -65,7 +70,7 @@ class RunFolder:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self._lock.close()
-                raise ValueError(
+                raise InUseError(
                     f"out_dir={self.path} is in use by another process: "
                     "wait for it, or choose another folder"
                 ) from None

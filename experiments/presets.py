@@ -37,10 +37,16 @@ class Preset(NamedTuple):
     Attributes:
       opt: a key of `OPTIMIZERS`.
       hyperparameters: in which the run differs from the factory's defaults.
+      lr: λ under `opt`; None for the paper's.
     """
 
     opt: str
     hyperparameters: Mapping[str, Any] = {}
+    lr: float | None = None
+
+    def rate(self, opt: str) -> float | None:
+        """λ under an optimiser; None for one that is not known."""
+        return self.lr if self.lr and opt == self.opt else LEARNING_RATES.get(opt)
 
 
 PRESETS = {
@@ -57,8 +63,17 @@ PRESETS = {
     "predictive_coding": Preset("adam"),
 }
 
+# Equilibrium propagation in few steps: whole ones (ε = 1), from small weights, and a difference
+# of two nudges, from which what the free phase has still to settle drops out.
+EP = {"step_size": 1.0, "nudge": "centred", "w_init": "gaussian:0.03"}
+
 # Where a number of hidden layers needs something else.
 DEPTH_PRESETS = {
+    ("equil_prop", 3): Preset("adam", {**EP, "free_steps": 12, "nudged_steps": 4}, lr=0.0003),
+    ("equil_prop", 5): Preset("adam", {**EP, "free_steps": 20, "nudged_steps": 6}, lr=0.0001),
+    ("equil_prop", 8): Preset("adam", {**EP, "free_steps": 20, "nudged_steps": 9}, lr=0.0001),
+    ("rfa", 5): Preset("sgd", lr=0.003),
+    ("rfa", 8): Preset("sgd", lr=0.003),
     ("lra_e", 5): Preset("sgd", {"w_init": "orthogonal"}),
     ("lra_e", 8): Preset("sgd", {"w_init": "orthogonal"}),
 }

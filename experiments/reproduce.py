@@ -20,6 +20,7 @@ import functools
 import itertools
 import pathlib
 import shutil
+import sys
 from collections.abc import Iterator
 
 import beyond
@@ -30,7 +31,7 @@ import probes
 import records
 import runs
 from absl import app, flags
-from folder import RunFolder
+from folder import InUseError, RunFolder
 from tqdm import tqdm
 
 from lrajax import data, training
@@ -203,19 +204,23 @@ def alone_at(path: pathlib.Path) -> Iterator[None]:
 
 
 def complete(part: cells.Cell) -> bool:
-    """Trains a part of a cell and adds it to the file, unless another process does."""
+    """Trains a part of a cell and adds it to the file, unless another process does.
+
+    Raises:
+      ValueError: what is left of an earlier run cannot be gone on with.
+    """
+    folder = RunFolder(str(unfinished(part)), part.settings, tqdm.write)
     try:
-        folder = RunFolder(str(unfinished(part)), part.settings, tqdm.write)
         folder.open()
-        with contextlib.closing(folder):
-            missing = bool(missing_parts(part))  # asked again now that no other process is at it
-            if missing:
-                add(part, run_cell(part, folder))
-            # Another process may be opening the folder's lock just now.
-            shutil.rmtree(unfinished(part), ignore_errors=True)
-    except ValueError as error:
-        tqdm.write(f"{part.target}/{part.name} left out: {error}")
+    except InUseError:
+        tqdm.write(f"{part.target}/{part.name} is left to the process that has it")
         return False
+    with contextlib.closing(folder):
+        missing = bool(missing_parts(part))  # asked again now that no other process is at it
+        if missing:
+            add(part, run_cell(part, folder))
+        # Another process may be opening the folder's lock just now.
+        shutil.rmtree(unfinished(part), ignore_errors=True)
     return missing
 
 
@@ -246,13 +251,20 @@ def main(argv: list[str]) -> None:
         print(f"all {len(chosen)} cells are there already: {out_dir()}")
         return
     keep_programs()
-    written = 0
+    written, failed = 0, []
     bar = tqdm(parts, unit="part")
     for part in bar:
-        bar.set_description(f"{part.target}/{part.name}")
-        written += complete(part)
+        name = f"{part.target}/{part.name}"
+        bar.set_description(name)
+        try:
+            written += complete(part)
+        except ValueError as error:  # the other parts can be had all the same
+            tqdm.write(f"{name}: {error}")
+            failed.append(name)
         jax.clear_caches()  # a long sweep would keep all programs in memory
     print(f"{written} parts of {len(chosen)} cells written to {out_dir()}")
+    if failed:
+        sys.exit(f"reproduce.py: left out for the errors above: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

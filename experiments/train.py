@@ -33,7 +33,9 @@ ALGO = flags.DEFINE_string("algo", "lra_e", f"learning rule: {', '.join(lrajax.A
 OPT = flags.DEFINE_string(
     "opt", None, f"{', '.join(presets.OPTIMIZERS)}; default: the paper's for the rule"
 )
-LR = flags.DEFINE_list("lr", None, "learning rate; default: the paper's for the optimiser")
+LR = flags.DEFINE_list(
+    "lr", None, "learning rate; default: the rule's preset, or the paper's for --opt"
+)
 DATASET = flags.DEFINE_string(
     "dataset", "digits", "digits (embedded), mnist, fashion_mnist or a prepared TFDS set"
 )
@@ -128,7 +130,7 @@ def settings_from_flags() -> runs.Settings:
     return runs.Settings(
         algo=ALGO.value,
         opt=opt,
-        lr=given["lr"][0] if "lr" in given else presets.LEARNING_RATES.get(opt),
+        lr=given["lr"][0] if "lr" in given else preset.rate(opt),
         dataset=DATASET.value,
         network=NETWORK.value,
         **sizes,

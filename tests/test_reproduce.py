@@ -94,6 +94,19 @@ def test_a_cell_made_with_other_settings_is_not_added_to(results):
     assert "lr differ" in done.stderr
 
 
+def test_a_part_that_fails_is_named_and_the_others_are_trained(results):
+    out = results / "failing"
+    damaged = out / "unfinished" / "table1" / "dfa-3-0"
+    damaged.mkdir(parents=True)
+    (damaged / "config.json").write_text("{")
+    done = run("reproduce.py", "--quick", "--cells=dfa", f"--out_dir={out}")
+    assert done.returncode == 1
+    assert f"out_dir={damaged}: its config.json is damaged" in done.stdout
+    assert done.stderr.splitlines()[-1].endswith("for the errors above: table1/dfa-3")
+    assert not (out / "table1" / "dfa-3.json").exists()
+    assert (out / "table2" / "dfa-3.json").exists()
+
+
 def test_results_are_rendered_with_figures(results):
     out = results / "RESULTS.md"
     done = run("results.py", f"--results={results}", f"--out={out}")
