@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 matplotlib.use("Agg")
+plt.rcParams["svg.hashsalt"] = "lrajax"  # the same figure gives the same file
 
 # Okabe and Ito's palette, told apart with any kind of colour blindness.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
@@ -127,5 +128,5 @@ def save(canvas: Figure, path: pathlib.Path) -> None:
     """Writes PNG and SVG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(path.with_suffix(".png"), dpi=150)
-    canvas.savefig(path.with_suffix(".svg"))
+    canvas.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     plt.close(canvas)

@@ -117,6 +117,17 @@ def test_results_are_rendered_with_figures(results):
     assert {path.name for path in (results / "figures").iterdir()} >= {"figure1.png", "figure1.svg"}
 
 
+def test_a_figure_drawn_again_gives_the_same_file(tmp_path):
+    import figures
+    from matplotlib import pyplot as plt
+
+    for name in ("once", "again"):
+        canvas, axes = plt.subplots()
+        figures.band(axes, [[1, 2], [3, 5]], "label", figures.COLOURS[0])
+        figures.save(canvas, tmp_path / name)
+    assert (tmp_path / "once.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
