@@ -89,6 +89,7 @@ class Scale:
         opt: str | None = None,
         lr: float | None = None,
         network: str = "mlp",
+        width: int | None = None,
         activation: str = "tanh",
         **hyperparameters: Any,
     ) -> runs.Settings:
@@ -101,7 +102,7 @@ class Scale:
             lr=lr or preset.rate(opt),
             dataset=self.dataset or dataset,
             hidden_layers=hidden_layers,
-            width=self.width if runs.network_sizes(network)["width"] else None,
+            width=width or self.width,
             activation=activation,
             batch_size=50,
             epochs=min(epochs, self.epochs),

@@ -38,10 +38,15 @@ def resmlp(
     return Network((first, *map(layers.residual, others), output), losses.categorical)
 
 
-def lenet(image_shape: Sequence[int], num_classes: int, *, activation: str = "tanh") -> Network:
-    """Two convolutions with average pooling and two dense layers (LeCun et al. 1998, LeNet-5)."""
-    first = layers.conv(_image(image_shape), 6, 5, pool=2, activation=activation)
-    second = layers.conv(first.out_shape, 16, 5, pool=2, activation=activation)
+def lenet(
+    image_shape: Sequence[int], num_classes: int, *, width: int = 6, activation: str = "tanh"
+) -> Network:
+    """Two convolutions with average pooling and two dense layers (LeCun et al. 1998, LeNet-5).
+
+    The convolutions have width and 8/3 × width feature maps: 6 and 16 in LeNet-5.
+    """
+    first = layers.conv(_image(image_shape), width, 5, pool=2, activation=activation)
+    second = layers.conv(first.out_shape, 8 * width // 3, 5, pool=2, activation=activation)
     return _classifier((first, second), (120, 84, num_classes), activation)
 
 

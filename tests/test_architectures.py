@@ -104,15 +104,16 @@ def test_architectures_take_flat_images_and_fit_together(name, image_shape):
     assert lambda_.z[-1].shape == (2, 7)
 
 
-def test_lenet_is_the_one_of_1998_in_plan():
-    network = architectures.lenet((28, 28), 10)
-    assert [layer.out_shape for layer in network.layers] == [
-        (14, 14, 6),
-        (7, 7, 16),
-        (120,),
-        (84,),
-        (10,),
-    ]
+def test_lenet_is_the_one_of_1998_in_plan_and_can_be_wider():
+    for sizes, maps in (({}, (6, 16)), ({"width": 9}, (9, 24))):
+        network = architectures.lenet((28, 28), 10, **sizes)
+        assert [layer.out_shape for layer in network.layers] == [
+            (14, 14, maps[0]),
+            (7, 7, maps[1]),
+            (120,),
+            (84,),
+            (10,),
+        ]
 
 
 def test_sizes_and_activations_are_passed_on():

@@ -461,7 +461,7 @@ def test_networks_for_images_refuse_what_is_no_square_grey_image():
     with pytest.raises(
         ValueError, match=r"^network=lenet takes square .* not 6 inputs: choose mlp"
     ):
-        runs.Experiment(settings(network="lenet", hidden_layers=None, width=None), tiny(50, 1))
+        runs.Experiment(settings(network="lenet", hidden_layers=None), tiny(50, 1))
     runs.Experiment(settings(network="resmlp"), tiny(50, 1))
 
 

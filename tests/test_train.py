@@ -128,7 +128,10 @@ def test_same_command_gives_the_same_numbers(tmp_path):
         (["--activation=tan"], ["--activation", "tanh"]),
         (["--algo=equil_prop", "--rates=0.1"], ["--rates", "4 layers"]),
         (["--network=lenett"], ["--network", "did you mean 'lenet'"]),
-        (["--network=lenet", "--width=9"], ["--width", "network=lenet", "drop it"]),
+        (
+            ["--network=lenet", "--hidden_layers=9"],
+            ["--hidden_layers", "network=lenet", "drop it"],
+        ),
         (["--network=resnet_small", "--hidden_layers=2"], ["--hidden_layers", "drop it"]),
         (["--network=resnet_small", "--width=0"], ["--width", "at least 1"]),
         (["--activation=bernoulli", "--network=lenet"], ["--activation", "network=mlp"]),

@@ -72,7 +72,7 @@ def conv(
 
     def product(w, z):
         # Averaging before the product needs pool² times fewer multiplications than after it.
-        return jnp.tensordot(_average(_patches(z, kernel, stride), pool), w, 3)
+        return jnp.tensordot(_windows(z, kernel, stride, pool), w, 3)
 
     return _affine(
         in_shape,
@@ -114,7 +114,7 @@ def locally_connected(
         return jax.vmap(jax.vmap(lambda key: initializer(key, shape)))(keys)
 
     def product(w, z):
-        return jnp.einsum("hwijc,hwijcf->hwf", _patches(z, kernel, stride), w)
+        return jnp.einsum("hwijc,hwijcf->hwf", _windows(z, kernel, stride), w)
 
     out_shape = (*sides, features)
     return _affine(
@@ -162,27 +162,28 @@ def _sides(in_shape: tuple[int, ...], stride: int) -> tuple[int, int]:
     return -(-height // stride), -(-width // stride)
 
 
-def _patches(image: Array, kernel: int, stride: int) -> Array:
-    """The windows of an image [H, W, C] under SAME padding, [H', W', kernel, kernel, C].
+def _windows(image: Array, kernel: int, stride: int, pool: int = 1) -> Array:
+    """The windows of an image [H, W, C] under SAME padding, averaged over blocks of pool × pool.
 
     Sliced, so that what follows is a matrix product: XLA has a quick one for many seeds at once
     and for weight gradients, on CPUs too, which does not hold of its convolutions.
+
+    Returns:
+      [H', W', kernel, kernel, C]; windows that do not fill a last block are dropped.
     """
-    sides = _sides(image.shape, stride)
     pads = jax.lax.padtype_to_pads(image.shape[:2], (kernel,) * 2, (stride,) * 2, "SAME")
     windows = jnp.pad(image, (*pads, (0, 0)))
-    for axis, side in enumerate(sides):
-        last = (side - 1) * stride + 1
-        slices = [
-            jax.lax.slice_in_dim(windows, start, start + last, stride, axis)
-            for start in range(kernel)
-        ]
+    # The average of a block of windows is a window of the averaged image, which is far smaller.
+    for axis in range(2):
+        length = windows.shape[axis] - (pool - 1) * stride
+        windows = sum(_slices(windows, axis, range(0, pool * stride, stride), length)) / pool
+    for axis, side in enumerate(_sides(image.shape, stride)):
+        slices = _slices(windows, axis, range(kernel), side // pool, stride * pool)
         windows = jnp.stack(slices, axis=2 + axis)  # [H', W + padding, kernel, C] after the rows
     return windows
 
 
-def _average(windows: Array, pool: int) -> Array:
-    """Averages over blocks of pool × pool of the two leading dimensions."""
-    height, width = (side // pool for side in windows.shape[:2])
-    whole = windows[: height * pool, : width * pool]
-    return whole.reshape(height, pool, width, pool, *windows.shape[2:]).mean(axis=(1, 3))
+def _slices(array: Array, axis: int, starts: range, length: int, step: int = 1) -> list[Array]:
+    """Slices of an axis, `length` long, that begin at each of the starts."""
+    reach = (length - 1) * step + 1
+    return [jax.lax.slice_in_dim(array, start, start + reach, step, axis) for start in starts]
