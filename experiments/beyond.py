@@ -37,13 +37,13 @@ def rules(scale: Scale) -> Iterator[Cell]:
 
 
 def networks(scale: Scale) -> Iterator[Cell]:
-    """LeNet beside backprop, and 32 residual layers beside 8 plain ones, on Fashion-MNIST."""
+    """A wide LeNet beside backprop, 32 residual layers beside 8 plain ones, on Fashion-MNIST."""
 
     def cell(name, algo, hidden_layers, **changes):
         settings = scale.settings(algo, "fashion_mnist", hidden_layers, seeds=3, **changes)
         return Cell("networks", name, settings)
 
-    lenet = {"network": "lenet", "epochs": 20, "opt": "adam", "w_init": "glorot"}
+    lenet = {"network": "lenet", "width": 16, "epochs": 20, "opt": "adam", "w_init": "glorot"}
     yield cell("lra_e-lenet", "lra_e", None, **lenet)
     yield cell("backprop-lenet", "backprop", None, **lenet)
     yield cell("lra_e-mlp-8", "lra_e", 8, epochs=12)

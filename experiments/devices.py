@@ -72,6 +72,11 @@ def place(num_devices: int | None, num_runs: int, batch_size: int) -> Placement:
             f"swept values) nor --batch_size={batch_size}: change one of them"
         )
     mesh = Mesh(np.array(jax.devices()[:num_devices]), ("devices",))
+    if not mesh.local_devices:
+        raise ValueError(
+            f"num_devices={num_devices} leaves none to process {jax.process_index()}: choose "
+            f"--num_seeds or --batch_size so that all {available} devices get a share"
+        )
     return Placement(mesh, by_run=num_runs % num_devices == 0)
 
 

@@ -80,10 +80,11 @@ def list_text() -> str:
 def _rule(algo: str) -> str:
     made = inspect.getdoc(lrajax.ALGORITHMS[algo]).splitlines()[0]
     title = made.removeprefix("Makes ").removesuffix(" for a network.").rstrip(",")
-    preset = presets.PRESETS[algo]
+    preset = presets.preset(algo, runs.network_sizes("mlp")["hidden_layers"])
     values = {**runs.defaults(algo), **preset.hyperparameters}
     settings = " ".join(f"{name}={value}" for name, value in values.items())
-    return "\n".join((_entry(algo, f"{title}; --opt={preset.opt}"), _entry("", settings)))
+    rate = "" if preset.lr is None else f" --lr={preset.lr:g}"
+    return "\n".join((_entry(algo, f"{title}; --opt={preset.opt}{rate}"), _entry("", settings)))
 
 
 def _network(name: str) -> str:

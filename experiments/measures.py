@@ -24,7 +24,7 @@ class Measures(NamedTuple):
       angles: degrees between the rule's and backprop's update, for each layer; NaN for
         equilibrium propagation.
       feedback_angles: degrees between E and Wᵀ, NaN for layers whose feedback does not mirror W.
-      discrepancy: D(y, x), mean over the examples.
+      discrepancy: D(y, x), mean over the examples; NaN for equilibrium propagation.
       output_loss: mean over the examples.
       saturation: share of saturated activities in %, for each hidden layer.
       confusion: test examples by label (rows) and answer (columns).
@@ -86,13 +86,15 @@ class Probe:
         )
         answer = self.algo.predict(params, test.x).argmax(axis=-1)
         size = self.dataset.num_classes
+        discrepancy = diagnostics.total_discrepancy(self.network, lambda_, self.local_loss).mean()
+        if self.clipped:
+            # Equilibrium propagation relaxes other units than those that backprop goes through, and
+            # its output's target is a state, not the label.
+            angles, discrepancy = (jnp.full_like(a, jnp.nan) for a in (angles, discrepancy))
         return Measures(
-            # Equilibrium propagation relaxes other units than those that backprop goes through.
-            angles=jnp.full_like(angles, jnp.nan) if self.clipped else angles,
+            angles=angles,
             feedback_angles=jnp.stack(list(map(_mirror_angle, *params))),
-            discrepancy=diagnostics.total_discrepancy(
-                self.network, lambda_, self.local_loss
-            ).mean(),
+            discrepancy=discrepancy,
             output_loss=self.algo.loss(batch.y, lambda_.z[-1]).mean(),
             saturation=self._saturation(lambda_),
             confusion=jnp.zeros((size, size), int).at[test.y.argmax(axis=-1), answer].add(1),

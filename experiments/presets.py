@@ -1,7 +1,7 @@
 """The settings that experiments start from: one table, a line for each rule.
 
 Where a preset differs from the paper, the paper is silent or does not work as printed;
-BUILD_NOTES.md gives the evidence under the rule's name. All were chosen on validation error.
+BUILD_NOTES.md gives the evidence under the rule's name.
 """
 
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ PRESETS = {
 # of two nudges, from which what the free phase has still to settle drops out.
 EP = {"step_size": 1.0, "nudge": "centred", "w_init": "gaussian:0.03"}
 
-# Where a number of hidden layers needs something else.
+# What deeper networks need: from this number of hidden layers up to the rule's next.
 DEPTH_PRESETS = {
     ("equil_prop", 3): Preset("adam", {**EP, "free_steps": 12, "nudged_steps": 4}, lr=0.0003),
     ("equil_prop", 5): Preset("adam", {**EP, "free_steps": 20, "nudged_steps": 6}, lr=0.0001),
@@ -80,5 +80,6 @@ DEPTH_PRESETS = {
 
 
 def preset(algo: str, hidden_layers: int | None) -> Preset:
-    """How a rule is trained at a depth."""
-    return DEPTH_PRESETS.get((algo, hidden_layers), PRESETS[algo])
+    """How a rule is trained at a depth; None for a network that has its own."""
+    depths = [d for name, d in DEPTH_PRESETS if name == algo and d <= (hidden_layers or 0)]
+    return DEPTH_PRESETS[algo, max(depths)] if depths else PRESETS[algo]

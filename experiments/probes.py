@@ -143,9 +143,10 @@ def alignment(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, l
 def attacked(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, list]:
     """Error in % of each run on 2,000 test examples whose pixels were attacked, by attack and size.
 
-    "noise": Gaussian, of that standard deviation; "fgsm": one step of that size along the sign of
-    the loss's gradient (Goodfellow et al. 2015); "pgd": ten steps of a quarter of it, within that
-    distance (Madry et al. 2018). Both follow the network's true gradient. Pixels stay in [0, 1].
+    "none": as they are; "noise": Gaussian, of that standard deviation; "fgsm": one step of that
+    size along the sign of the loss's gradient (Goodfellow et al. 2015); "pgd": ten steps of a
+    quarter of it, within that distance (Madry et al. 2018). Both follow the network's true
+    gradient. Pixels stay in [0, 1].
     """
     algo, _ = experiment.make({})
     x, y = first(experiment, experiment.parts[2], 2_000)
@@ -172,7 +173,10 @@ def attacked(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, li
 
     sizes = {noise: (0.1, 0.2, 0.4), fgsm: (0.01, 0.03, 0.1), pgd: (0.01, 0.03, 0.1)}
     return {
-        f"{attack.__name__} {size}": error(attack, size)
-        for attack, every in sizes.items()
-        for size in every
+        "none": error(lambda params, size: x, 0),
+        **{
+            f"{attack.__name__} {size}": error(attack, size)
+            for attack, every in sizes.items()
+            for size in every
+        },
     }

@@ -171,7 +171,7 @@ def _error(summary: dict[str, Any] | None, name: str) -> str:
         return "unfinished"
     mean, spread = (summary.get(f"{name}_{statistic}") for statistic in ("mean", "std"))
     if mean is None:
-        return "sweep"
+        return "sweep" if f"{name}_mean" not in summary else "diverged"
     return f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}"
 
 

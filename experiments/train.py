@@ -57,7 +57,9 @@ EPOCHS = flags.DEFINE_integer("epochs", 100, "passes over the training set")
 SEED = flags.DEFINE_integer("seed", 0, "seed of the first run")
 NUM_SEEDS = flags.DEFINE_integer("num_seeds", 1, "runs trained together, seeds --seed and up")
 NUM_DEVICES = flags.DEFINE_integer(
-    "num_devices", None, "devices to split the runs or the mini-batches over; default: all"
+    "num_devices",
+    None,
+    "devices to split runs or mini-batches over; default: what divides them",
 )
 PRECISION = flags.DEFINE_enum(
     "precision", "float32", ["float32", "bfloat16"], "of matrix products on accelerators"

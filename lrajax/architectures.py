@@ -41,9 +41,10 @@ def resmlp(
 def lenet(
     image_shape: Sequence[int], num_classes: int, *, width: int = 6, activation: str = "tanh"
 ) -> Network:
-    """Two convolutions with average pooling and two dense layers (LeCun et al. 1998, LeNet-5).
+    """Two convolutions with average pooling, three dense layers (LeCun et al. 1998, LeNet-5).
 
-    The convolutions have width and 8/3 × width feature maps: 6 and 16 in LeNet-5.
+    The convolutions have width and 8/3 × width feature maps, 6 and 16 in LeNet-5. Both are padded
+    here, in LeNet-5 the first alone.
     """
     first = layers.conv(_image(image_shape), width, 5, pool=2, activation=activation)
     second = layers.conv(first.out_shape, 8 * width // 3, 5, pool=2, activation=activation)

@@ -52,8 +52,9 @@ class Calculations(NamedTuple):
       x: the input, the paper's z^0.
       h: pre-activities.
       z: post-activities.
-      targets: target representations; the last one is the label. A rule that computes no targets
-        (backprop, RFA, DFA) gives z - dL/dz, the target its error stands for.
+      targets: target representations; the last one is the label (of equilibrium propagation, the
+        nudged output). A rule that computes no targets (backprop, RFA, DFA) gives z - dL/dz, the
+        target its error stands for.
       errors: dL/dz of each layer's loss, but dL/dh for the output layer.
       aux: what one rule alone needs.
     """

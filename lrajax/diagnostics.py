@@ -61,7 +61,7 @@ def total_discrepancy(
 
     Args:
       network: gives the output's loss.
-      lambda_: what a rule's `compute_targets` found.
+      lambda_: what `compute_targets` found, of a rule whose last target is the label.
       local_loss: loss of the hidden layers.
     """
     hidden = map(local_loss.value, lambda_.targets[:-1], lambda_.z[:-1])

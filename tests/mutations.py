@@ -28,7 +28,7 @@ MUTATIONS = {
                 "value=lambda y, z: _per_example(-y * _log(z))",
                 "value=lambda y, z: _per_example(y * _log(z))",
             ),
-            ("error=lambda y, z: -y / jnp", "error=lambda y, z: y / jnp"),
+            ("error=lambda y, z: -y / _above_zero", "error=lambda y, z: y / _above_zero"),
             (
                 "value=lambda y, z: _per_example((y - z) ** 2),\n    error=lambda y, z: -2",
                 "value=lambda y, z: _per_example((y - z) ** 2) / 2,\n    error=lambda y, z: -2",
@@ -166,7 +166,7 @@ MUTATIONS = {
             ),
             ("decode(params, l, z[l]) - decode", "-decode"),
             ("z[l - 1] + sigma * noise", "z[l - 1] + noise"),
-            ("jnp.abs(sigma - loss)", "jnp.abs(sigma + loss)"),
+            ("return sigma - gaussian", "return sigma + gaussian"),
             ("sigma = schedule(sigma,", "schedule(sigma,"),
             ("gaussian.error(cycle.corrupted,", "gaussian.error(cycle.code[:, :1] * 0 +"),
             ('displacement + jnp.broadcast_to(e["b"], displacement.shape)', "displacement"),

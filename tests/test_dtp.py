@@ -115,8 +115,8 @@ def test_noise_is_normal_with_deviation_sigma_and_independent_between_layers(key
 
 
 def test_sigma_falls_by_the_loss_of_the_layer_above(key):
-    """Equation 11, with |σ| and a unit's loss: at α = 4 the bare difference is negative."""
-    network = lrajax.mlp((5, 4, 6, 3, 2))
+    """Equation 11 with a unit's loss: at α = 4 σ turns negative, and its sign is kept."""
+    network = lrajax.mlp((5, 4, 6, 3, 5, 2))
     params = reference.make_params(lrajax.dtp(network))
     batch = reference.make_batch(network, 7)
 
@@ -126,12 +126,12 @@ def test_sigma_falls_by_the_loss_of_the_layer_above(key):
 
     signs = set()
     for alpha in (0.05, 0.2, 4.0):
-        (lower, upper), (lower_unit, upper_unit) = jax.tree.map(np.array, noises(alpha))
-        # The same key draws the same numbers, so σ is the one factor between the two rules.
-        np.testing.assert_allclose(upper, alpha * upper_unit, rtol=1e-3, atol=1e-5)
-        sigma = alpha - (upper**2).mean()
-        np.testing.assert_allclose(lower, abs(sigma) * lower_unit, rtol=1e-3, atol=1e-5)
-        signs.add(np.sign(sigma))
+        sigma = alpha
+        for ours, unit in zip(*map(reversed, jax.tree.map(np.array, noises(alpha))), strict=True):
+            # The same key draws the same numbers, so σ is the one factor between the two rules.
+            np.testing.assert_allclose(ours, sigma * unit, rtol=1e-3, atol=1e-5 * abs(sigma))
+            signs.add(np.sign(sigma))
+            sigma -= (ours**2).mean()
     assert signs == {-1, 1}
 
 

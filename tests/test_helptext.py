@@ -43,3 +43,9 @@ def test_list_shows_rules_optimisers_and_data_sets():
         "rmsprop",
         *data.NAMES,
     }
+
+
+def test_list_shows_the_settings_that_train_takes_by_default():
+    text = printed("--list")
+    assert "--opt=adam --lr=0.0003" in text  # of equilibrium propagation with 3 hidden layers
+    assert "nudge=centred" in text

@@ -179,6 +179,7 @@ def test_attacks_follow_the_gradient_and_grow_with_their_size():
     for attack, sizes in (("noise", (0.1, 0.2, 0.4)), ("fgsm", (0.01, 0.03, 0.1))):
         small, middle, large = (error[f"{attack} {size}"] for size in sizes)
         assert small <= middle < large
+    assert error["none"] <= error["fgsm 0.01"]
     assert error["fgsm 0.1"] > 2 * error["noise 0.1"]
     assert error["pgd 0.1"] >= error["fgsm 0.1"]
 
@@ -211,9 +212,34 @@ def test_units_that_no_displacement_flips_have_no_error_and_no_angle():
         assert shares == [0, 0, 100]
 
 
+def committed():
+    """The folder of the committed results; skips where there are none, as in a source package."""
+    if not (ROOT / "results").exists():
+        pytest.skip("no results are committed")
+    return ROOT / "results"
+
+
+def test_committed_results_are_of_the_settings_that_their_cells_have_now():
+    import beyond
+    import cells
+    import records
+
+    folder = committed()
+    targets = {**cells.TARGETS, **beyond.TARGETS}
+    every = {
+        folder / cell.target / f"{cell.name}.json": cell.settings
+        for make in targets.values()
+        for cell in make(cells.Scale(seeds=(0,)))
+    }
+    found = {path for target in targets for path in (folder / target).glob("*.json")}
+    assert found <= every.keys()
+    for path in found:
+        mine = records.config(every[path])["settings"]
+        records.recorded(path, mine, but=("seeds",))
+
+
 def test_results_md_is_current():
     import results
 
-    if not (ROOT / "results").exists():
-        pytest.skip("no results are committed")
+    committed()
     assert results.render(results.load(ROOT / "results")) == (ROOT / "RESULTS.md").read_text()

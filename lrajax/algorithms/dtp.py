@@ -5,11 +5,11 @@
     y^{l-1}   = z^{l-1} - (g^l(z^l) - g^l(y^l))                 the targets below       (9)
     ŷ^{l-1}   = z^{l-1} + ε,  ε ~ N(0, σ_l²)                    corrupted encoding      (10)
     ẑ^{l-1}   = g^l(f^l(ŷ^{l-1}))                               its reconstruction      (10)
-    σ_l       = |σ_{l+1} - L_l(ŷ^l, z^l)|,  σ_{L-1} = α         DTP-σ                   (11)
+    σ_l       = σ_{l+1} - L_l(ŷ^l, z^l),  σ_{L-1} = α           DTP-σ                   (11)
     ΔW^l      = dL(y^l, z^l)/dW^l,   ΔE^l = dL(ŷ^{l-1}, ẑ^{l-1})/dE^l
 
-Equation 9 is printed with a sign slip, set right here. "DTP" in BUILD_NOTES.md discusses it, and
-why σ's magnitude is what counts.
+L_l is the mean of (ŷ^l - z^l)² over units and examples. Equation 9 is printed with a sign slip, set
+right here. "DTP" in BUILD_NOTES.md discusses both.
 """
 
 import itertools
@@ -115,9 +115,8 @@ def dtp_sigma(
 
     def adapt(sigma, corrupted, clean):
         # (11), with the loss of a unit: summed over a wide layer it makes sigma explode with depth.
-        # The noise is symmetric, so only the magnitude of sigma matters.
-        loss = gaussian.value(corrupted, clean).mean() / layers.size(clean.shape[1:])
-        return jnp.abs(sigma - loss)
+        # A negative sigma is as good as a positive one: the noise is symmetric.
+        return sigma - gaussian.value(corrupted, clean).mean() / layers.size(clean.shape[1:])
 
     return _dtp(network, alpha, adapt, target_rate, reduction, w_init, e_init)
 

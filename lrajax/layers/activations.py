@@ -1,6 +1,6 @@
 """Activations by name, among them some without a useful derivative.
 
-`sign`, `threshold` and `kwta` need a rule that asks for no derivative, such as LRA-E with
+`sign` and `threshold` need a rule that asks for no derivative, such as LRA-E with
 `derivative=False`. For backprop, `sign_ste` and `threshold_ste` have their values, but the slope 1
 where |h| <= 1 and 0 beyond, that of a hard tanh (Hubara et al. 2016).
 """
