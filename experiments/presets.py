@@ -55,7 +55,7 @@ PRESETS = {
     "rfa": Preset("sgd"),
     "dfa": Preset("sgd"),
     "dtp": Preset("rmsprop"),
-    "dtp_sigma": Preset("rmsprop"),
+    "dtp_sigma": Preset("rmsprop", lr=0.0003),
     "lra_e": Preset("sgd"),
     "rec_lra": Preset("sgd"),
     "kolen_pollack": Preset("rmsprop"),
