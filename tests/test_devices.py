@@ -5,6 +5,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -65,3 +66,13 @@ def test_two_processes_agree_with_one(case, tmp_path):
     join = (*flags, f"--coordinator=localhost:{free_port()}", "--num_processes=2")
     processes = [start(tmp_path, *join, f"--process_id={i}") for i in range(2)]
     assert_same(parameters(tmp_path, *processes), expected)
+
+
+def test_a_process_whose_devices_get_no_share_says_how_they_would(monkeypatch):
+    sys.path.insert(0, str(TRAIN.parent))
+    import devices
+
+    elsewhere = types.SimpleNamespace(local_devices=[])
+    monkeypatch.setattr(devices, "Mesh", lambda *_: elsewhere)
+    with pytest.raises(ValueError, match=r"num_devices=1 leaves none to process 0.*--batch_size"):
+        devices.place(1, num_runs=1, batch_size=50)

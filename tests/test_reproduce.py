@@ -162,6 +162,16 @@ def test_every_cell_has_settings_that_can_be_run_and_a_name_of_its_own():
     assert results.TITLES.keys() == beyond.TARGETS.keys()
 
 
+def test_a_preset_holds_up_to_the_next_depth():
+    import presets
+
+    deep, shallow = presets.Preset("sgd", lr=0.003), presets.PRESETS["rfa"]
+    found = [presets.preset("rfa", depth) for depth in (None, 1, 3, 5, 6, 8, 32)]
+    assert found == [shallow] * 3 + [deep] * 4
+    assert deep.rate("sgd") == 0.003
+    assert deep.rate("adam") == shallow.rate("adam") == presets.LEARNING_RATES["adam"]
+
+
 def test_attacks_follow_the_gradient_and_grow_with_their_size():
     import cells
     import probes
