@@ -14,6 +14,7 @@ plt.rcParams["svg.hashsalt"] = "lrajax"  # the same figure gives the same file
 
 # Okabe and Ito's palette, told apart with any kind of colour blindness.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
+BOX = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
 LABELS = {"lra_e": "LRA-E", "dfa": "DFA", "dtp_sigma": "DTP-σ", "dtp": "DTP",
           "equil_prop": "Equil-Prop", "backprop": "backprop"}  # fmt: skip
 TITLES = {
@@ -51,11 +52,15 @@ def figure1(records: dict[str, dict]) -> Figure:
 
 
 def figure2(records: dict[str, dict]) -> Figure:
-    """One picture a rule, with the accuracy of its nearest neighbours."""
+    """One picture a rule, with the accuracy of its nearest neighbours; numbers are the classes'."""
     canvas, axes = plt.subplots(2, 2, figsize=(9, 9), layout="constrained")
     for frame, (name, record) in zip(axes.flat, records.items(), strict=False):
         points, labels = np.array(record["final"]["tsne"]), np.array(record["final"]["labels"])
         frame.scatter(*points.T, c=labels, cmap="tab10", s=5, linewidths=0)
+        # Ten colours cannot all be told apart by every eye, so each class has its number too.
+        for label in np.unique(labels):
+            middle = np.median(points[labels == label], axis=0)
+            frame.text(*middle, label, weight="bold", ha="center", va="center", bbox=BOX)
         frame.set(xticks=[], yticks=[])
         frame.set_title(f"{LABELS[name]}: 10-NN accuracy {record['final']['knn_accuracy']:.1f} %")
     return canvas
@@ -63,18 +68,21 @@ def figure2(records: dict[str, dict]) -> Figure:
 
 def figure3(records: dict[str, dict]) -> Figure:
     """Accuracy over epochs, a frame a depth; dashed is DTP, solid DTP-σ."""
-    canvas, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
-    schemes = sorted({name.split("-")[2] for name in records})
+    depths, schemes = (sorted({name.split("-")[i] for name in records}) for i in (1, 2))
+    canvas, axes = plt.subplots(
+        1, len(depths), figsize=(11, 4.2), layout="constrained", sharey=True, squeeze=False
+    )
+    frames = dict(zip(depths, axes[0], strict=True))
     for name, record in records.items():
         algo, depth, scheme = name.split("-")
         accuracy = 100 - np.array(record["curves"]["valid_error"], float)
         style = "-" if algo == "dtp_sigma" else "--"
         colour = COLOURS[schemes.index(scheme)]
-        band(axes[int(depth) == 8], accuracy, f"{LABELS[algo]}, {scheme}", colour, style)
-    for frame, depth in zip(axes, (5, 8), strict=True):
+        band(frames[depth], accuracy, f"{LABELS[algo]}, {scheme}", colour, style)
+    for depth, frame in frames.items():
         frame.set(title=f"{depth} hidden layers", xlabel="epoch")
         frame.legend(fontsize=8)
-    axes[0].set_ylabel("validation accuracy (%)")
+    axes[0, 0].set_ylabel("validation accuracy (%)")
     return canvas
 
 

@@ -114,7 +114,22 @@ def test_results_are_rendered_with_figures(results):
     text = out.read_text()
     error = json.loads((results / "table1/dfa-3.json").read_text())["summary"]["test_error_mean"]
     assert f"{error:.2f} (1, 2 epochs) / 4.17" in text  # the paper's, for DFA at 3 layers
+    assert error > 13.41  # as after two epochs: above both tables'
+    assert text.count("Above the paper's test error: DFA, 3 layers.") == 2
+    assert text.count("Above the paper's test error: none.") == 1
     assert {path.name for path in (results / "figures").iterdir()} >= {"figure1.png", "figure1.svg"}
+
+
+def test_figure_3_has_a_frame_for_each_depth():
+    import figures
+
+    record = {"curves": {"valid_error": [[9.0, 8.0], [5.0, 4.0]]}}
+    for depths in ((3,), (5, 8)):
+        canvas = figures.figure3({f"dtp-{depth}-glorot": record for depth in depths})
+        titles = [frame.get_title() for frame in canvas.axes]
+        assert titles == [f"{depth} hidden layers" for depth in depths]
+        (line,) = canvas.axes[0].get_lines()
+        assert list(line.get_ydata()) == [91.5, 95.5]
 
 
 def test_a_figure_drawn_again_gives_the_same_file(tmp_path):
