@@ -176,7 +176,8 @@ def _windows(image: Array, kernel: int, stride: int, pool: int = 1) -> Array:
     # The average of a block of windows is a window of the averaged image, which is far smaller.
     for axis in range(2):
         length = windows.shape[axis] - (pool - 1) * stride
-        windows = sum(_slices(windows, axis, range(0, pool * stride, stride), length)) / pool
+        first, *others = _slices(windows, axis, range(0, pool * stride, stride), length)
+        windows = sum(others, start=first) / pool
     for axis, side in enumerate(_sides(image.shape, stride)):
         slices = _slices(windows, axis, range(kernel), side // pool, stride * pool)
         windows = jnp.stack(slices, axis=2 + axis)  # [H', W + padding, kernel, C] after the rows
