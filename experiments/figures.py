@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from records import seeds_in_words
 
 matplotlib.use("Agg")
 plt.rcParams["svg.hashsalt"] = "lrajax"  # the same figure gives the same file
@@ -128,7 +129,7 @@ def numbers(name: str, results: dict[str, dict[str, dict]]) -> str:
             best = 100 - np.asarray(record["summary"]["valid_error"], float)
             text = f"best validation accuracy {best.mean():.2f} %"
         count = len(record["summary"]["seeds"])
-        lines.append(f"- {cell}: {text} ({count} seed{'s' * (count > 1)})")
+        lines.append(f"- {cell}: {text} ({seeds_in_words(count)})")
     return "\n".join(lines) + "\n"
 
 

@@ -134,6 +134,11 @@ def moments(values: Sequence[float | None]) -> tuple[float | None, float | None]
     return rounded(np.mean(numbers), 6), std
 
 
+def seeds_in_words(count: int) -> str:
+    """1 seed, 2 seeds."""
+    return f"{count} seed{'s' * (count > 1)}"
+
+
 def joined_summary(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One summary of runs that were trained apart and differ in nothing but their seeds."""
     joined = {

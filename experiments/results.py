@@ -14,7 +14,7 @@ import cells
 import claims
 import commandline
 from absl import app, flags
-from records import ERRORS, moments
+from records import ERRORS, moments, seeds_in_words
 
 try:
     import figures
@@ -192,7 +192,7 @@ def attack_table(records: dict[str, dict]) -> str:
     rows = []
     for record in records.values():
         found, count = record["final"]["attacked"], len(record["summary"]["seeds"])
-        name = f"{NAMES[record['settings']['algo']]} ({count} seed{'s' * (count > 1)})"
+        name = f"{NAMES[record['settings']['algo']]} ({seeds_in_words(count)})"
         errors = (spread(*moments(found[attack])) for attack in attacks)
         rows.append([name, *errors])
     return table(["rule", *attacks], rows)

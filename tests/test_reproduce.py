@@ -132,6 +132,45 @@ def test_figure_3_has_a_frame_for_each_depth():
         assert list(line.get_ydata()) == [91.5, 95.5]
 
 
+def claimed(errors, sparsity=None):
+    return {
+        "settings": {"seeds": [0, 1], "epochs": 20},
+        "summary": {"test_error": errors},
+        "final": {"sparsity": sparsity},
+    }
+
+
+@pytest.mark.parametrize(
+    ("without", "verdict"),
+    [
+        ([2.2, 2.0], "holds"),
+        ([2.8, 2.9], "holds in part"),
+        ([4.0, 4.2], "does not hold here"),
+        ([2.0, None], "does not hold here"),
+    ],
+)
+def test_derivatives_are_judged_by_the_seeds_spread(without, verdict):
+    import claims
+
+    records = {"lra_e-gaussian": claimed([2.0, 2.2])}
+    records["lra_e-without_derivatives"] = claimed(without)
+    assert claims.derivatives_can_be_dropped({"claims": records})[1] == verdict
+
+
+def test_sparsity_is_not_compared_with_a_network_that_learned_nothing():
+    import claims
+
+    records = {
+        "lra_e-gaussian": claimed([2.0, 2.2], [[0.1], [0.1]]),
+        "lra_e-cauchy": claimed([2.0, 2.2], [[0.1], [0.1]]),
+        "lra_e-gaussian-beta1": claimed([90.0, 90.0], [[0.0], [0.0]]),
+        "lra_e-cauchy-beta1": claimed([3.0, 3.2], [[0.2], [0.2]]),
+    }
+    assert claims.cauchy_is_sparser({"claims": records})[1] == "does not hold here"
+    records["lra_e-cauchy"] = claimed([2.0, 2.2], [[0.2], [0.2]])
+    assert claims.cauchy_is_sparser({"claims": records})[1] == "holds"
+
+
 def test_a_figure_drawn_again_gives_the_same_file(tmp_path):
     import figures
     from matplotlib import pyplot as plt
