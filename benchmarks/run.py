@@ -13,6 +13,7 @@ import sys
 
 import report
 from absl import app, flags, logging
+from tqdm import tqdm
 
 # A section is a module with a function `measure(options) -> Section`.
 SECTIONS = {
@@ -44,7 +45,9 @@ def main(argv: list[str]) -> None:
         )
     options = report.Options(QUICK.value, AUTHORS_SCRIPT.value, EP_REPOSITORY.value)
     found = report.Report(sys.argv[1:], options.quick)
-    for name in ONLY.value:
+    bar = tqdm(ONLY.value, unit="section")
+    for name in bar:
+        bar.set_description(name)
         try:
             section = importlib.import_module(SECTIONS[name]).measure(options)
         except report.Skipped as reason:

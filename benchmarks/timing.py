@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 
 class Spread(NamedTuple):
@@ -30,7 +31,7 @@ def interleaved(calls: Mapping[str, Callable[[], None]], repeats: int) -> dict[s
         call()
     names = list(calls)
     seconds = {name: np.zeros(repeats) for name in names}
-    for i in range(repeats):
+    for i in tqdm(range(repeats), desc="rounds", leave=False):
         shift = i % len(names)
         for name in names[shift:] + names[:shift]:
             seconds[name][i] = once(calls[name])

@@ -5,12 +5,29 @@ BUILD_NOTES.md says on what evidence rates and scales differ from the presets.
 
 from collections.abc import Callable, Iterator
 
+import cells
 from cells import Cell, Scale
 from runs import SURROGATES
 
 # They keep the norm of activities on the way up and of errors on the way down, at any depth.
 DEEP = {"w_init": "orthogonal", "e_init": "unit_gain:0.1"}
 DEEP_RATE = 0.003  # of 0.001, 0.003 and 0.01 the best on validation at 64 layers
+ORTHOGONAL = {"w_init": "orthogonal", "e_init": "orthogonal"}
+# Initialisers of the other rules at depth; of sign-symmetric feedback E gives the size alone.
+DEEP_INITS = {
+    "backprop": {"w_init": "orthogonal"},
+    "equil_prop": {},
+    "rfa": ORTHOGONAL,
+    "dfa": ORTHOGONAL,
+    "dtp": ORTHOGONAL,
+    "dtp_sigma": ORTHOGONAL,
+    "rec_lra": DEEP,
+    "kolen_pollack": ORTHOGONAL,
+    "sign_symmetric": ORTHOGONAL,
+    "predictive_coding": {"w_init": "orthogonal"},
+}
+# They settle in dozens of passes through the network at every step: at 16 layers alone.
+SETTLING = ("equil_prop", "predictive_coding")
 
 UNITS_LRA_E = {"opt": "adam", "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
@@ -18,14 +35,15 @@ LRA_E_BETA = {("sign", 3): 0.0003, ("kwta", 3): 0.03}
 
 
 def depth(scale: Scale) -> Iterator[Cell]:
-    """MLPs of 8 to 64 hidden layers on MNIST."""
+    """MLPs of 8 to 64 hidden layers on MNIST: LRA-E at length, every rule for three epochs."""
     yield Cell("depth", "lra_e-8", scale.settings("lra_e", "mnist", 8, epochs=60, **DEEP))
     for layers in (16, 32, 64):
         settings = scale.settings("lra_e", "mnist", layers, epochs=15, lr=DEEP_RATE, **DEEP)
         yield Cell("depth", f"lra_e-{layers}", settings)
-        for algo in ("backprop", "rfa", "dfa", "dtp_sigma"):
-            settings = scale.settings(algo, "mnist", layers, seeds=1, epochs=5, w_init="orthogonal")
-            yield Cell("depth", f"{algo}-{layers}", settings)
+        for algo, inits in DEEP_INITS.items():
+            if layers == 16 or algo not in SETTLING:
+                settings = scale.settings(algo, "mnist", layers, seeds=1, epochs=3, **inits)
+                yield Cell("depth", f"{algo}-{layers}", settings)
 
 
 def rules(scale: Scale) -> Iterator[Cell]:
@@ -84,3 +102,4 @@ TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
     "activations": activations,
     "robustness": robustness,
 }
+ALL_TARGETS = {**cells.TARGETS, **TARGETS}

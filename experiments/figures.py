@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from records import seeds_in_words
+from records import NAMES, seeds_in_words
 
 matplotlib.use("Agg")
 plt.rcParams["svg.hashsalt"] = "lrajax"  # the same figure gives the same file
@@ -16,8 +16,6 @@ plt.rcParams["svg.hashsalt"] = "lrajax"  # the same figure gives the same file
 # Okabe and Ito's palette, told apart with any kind of colour blindness.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 BOX = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
-LABELS = {"lra_e": "LRA-E", "dfa": "DFA", "dtp_sigma": "DTP-σ", "dtp": "DTP",
-          "equil_prop": "Equil-Prop", "backprop": "backprop"}  # fmt: skip
 TITLES = {
     "figure1": "angles to backprop, and discrepancy under LRA-E (Fashion-MNIST, 3 layers)",
     "figure2": "t-SNE of the topmost hidden layer, 5 layers, 2,000 test images of Fashion-MNIST",
@@ -39,7 +37,7 @@ def figure1(records: dict[str, dict]) -> Figure:
     """(a) angles of three rules; (b) LRA-E's discrepancy and output loss."""
     canvas, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for colour, (name, record) in zip(COLOURS, records.items(), strict=False):
-        band(left, record["curves"]["angle"], LABELS[name], colour)
+        band(left, record["curves"]["angle"], NAMES[name], colour)
     left.axhline(90, color="grey", lw=0.8, ls=":")
     left.set(xlabel="epoch", ylabel="angle to backprop's update (degrees)", ylim=(0, 95))
     left.legend()
@@ -63,7 +61,7 @@ def figure2(records: dict[str, dict]) -> Figure:
             middle = np.median(points[labels == label], axis=0)
             frame.text(*middle, label, weight="bold", ha="center", va="center", bbox=BOX)
         frame.set(xticks=[], yticks=[])
-        frame.set_title(f"{LABELS[name]}: 10-NN accuracy {record['final']['knn_accuracy']:.1f} %")
+        frame.set_title(f"{NAMES[name]}: 10-NN accuracy {record['final']['knn_accuracy']:.1f} %")
     return canvas
 
 
@@ -79,7 +77,7 @@ def figure3(records: dict[str, dict]) -> Figure:
         accuracy = 100 - np.array(record["curves"]["valid_error"], float)
         style = "-" if algo == "dtp_sigma" else "--"
         colour = COLOURS[schemes.index(scheme)]
-        band(frames[depth], accuracy, f"{LABELS[algo]}, {scheme}", colour, style)
+        band(frames[depth], accuracy, f"{NAMES[algo]}, {scheme}", colour, style)
     for depth, frame in frames.items():
         frame.set(title=f"{depth} hidden layers", xlabel="epoch")
         frame.legend(fontsize=8)
@@ -94,7 +92,7 @@ def autoencoder(records: dict[str, dict]) -> Figure:
     rows = {"input": first["images"]}
     for record in records.values():
         settings = record["settings"]
-        rows[f"{LABELS[settings['algo']]}\n{settings['output']}"] = record["reconstructions"]
+        rows[f"{NAMES[settings['algo']]}\n{settings['output']}"] = record["reconstructions"]
     canvas, axes = plt.subplots(
         len(rows), count, figsize=(count, 1.1 * len(rows)), layout="constrained"
     )

@@ -17,6 +17,20 @@ from lrajax import checkpoint
 from lrajax.training import Best
 
 ERRORS = ("train_error", "valid_error", "test_error")
+# What tables and figures call the rules.
+NAMES = {
+    "backprop": "Backprop",
+    "equil_prop": "Equil-Prop",
+    "rfa": "RFA",
+    "dfa": "DFA",
+    "dtp": "DTP",
+    "dtp_sigma": "DTP-σ",
+    "lra_e": "LRA-E",
+    "rec_lra": "rec-LRA",
+    "kolen_pollack": "Kolen-Pollack",
+    "sign_symmetric": "sign-symmetric",
+    "predictive_coding": "predictive coding",
+}
 
 
 def config(settings: Settings) -> dict[str, Any]:

@@ -37,8 +37,7 @@ from tqdm import tqdm
 from lrajax import data, training
 from lrajax._checks import at_least, one_of
 
-# "all" is the paper's.
-TARGETS = {**cells.TARGETS, **beyond.TARGETS}
+TARGETS = beyond.ALL_TARGETS
 TARGET = flags.DEFINE_list(
     "target", ["all"], f"{', '.join(TARGETS)}, with commas, or all: the paper"
 )
@@ -64,6 +63,7 @@ def chosen_cells() -> list[cells.Cell]:
     seeds = tuple(range(count))
     quick = cells.Scale(seeds, epochs=2, depths=(3,), width=16, dataset="digits")
     scale = quick if QUICK.value else cells.Scale(seeds)
+    # "all" is the paper's.
     names = cells.TARGETS if "all" in TARGET.value else TARGET.value
     # Targets share cells.
     every = {path_of(cell): cell for name in names for cell in TARGETS[name](scale)}.values()

@@ -14,7 +14,7 @@ import cells
 import claims
 import commandline
 from absl import app, flags
-from records import ERRORS, moments, seeds_in_words
+from records import ERRORS, NAMES, moments, seeds_in_words
 
 try:
     import figures
@@ -24,19 +24,6 @@ except ModuleNotFoundError as error:
 RESULTS = flags.DEFINE_string("results", "results", "folder that reproduce.py wrote")
 OUT = flags.DEFINE_string("out", "RESULTS.md", "file to write; figures go beside it, in figures/")
 
-NAMES = {
-    "backprop": "Backprop",
-    "equil_prop": "Equil-Prop",
-    "rfa": "RFA",
-    "dfa": "DFA",
-    "dtp": "DTP",
-    "dtp_sigma": "DTP-σ",
-    "lra_e": "LRA-E",
-    "rec_lra": "rec-LRA",
-    "kolen_pollack": "Kolen-Pollack",
-    "sign_symmetric": "sign-symmetric",
-    "predictive_coding": "predictive coding",
-}
 TITLES = {
     "depth": "Depth: MLPs of width 256 on MNIST",
     "rules": "More rules: MLPs of width 256 on MNIST",
@@ -67,7 +54,7 @@ def load(folder: pathlib.Path) -> dict[str, dict[str, dict]]:
             path.stem: json.loads(path.read_text())
             for path in sorted((folder / target).glob("*.json"))
         }
-        for target in (*cells.TARGETS, *beyond.TARGETS, "autoencoder")
+        for target in (*beyond.ALL_TARGETS, "autoencoder")
     }
 
 

@@ -204,7 +204,7 @@ def test_every_cell_has_settings_that_can_be_run_and_a_name_of_its_own():
     import results
 
     scale = cells.Scale(seeds=tuple(range(5)))
-    for target, make in {**cells.TARGETS, **beyond.TARGETS}.items():
+    for target, make in beyond.ALL_TARGETS.items():
         names = [(cell.target, cell.name) for cell in make(scale)]
         assert len(set(names)) == len(names)
         # Table 3 shows two cells of Tables 1 and 2.
@@ -289,13 +289,12 @@ def test_committed_results_are_of_the_settings_that_their_cells_have_now():
     import records
 
     folder = committed()
-    targets = {**cells.TARGETS, **beyond.TARGETS}
     every = {
         folder / cell.target / f"{cell.name}.json": cell.settings
-        for make in targets.values()
+        for make in beyond.ALL_TARGETS.values()
         for cell in make(cells.Scale(seeds=(0,)))
     }
-    found = {path for target in targets for path in (folder / target).glob("*.json")}
+    found = {path for target in beyond.ALL_TARGETS for path in (folder / target).glob("*.json")}
     assert found <= every.keys()
     for path in found:
         mine = records.config(every[path])["settings"]
