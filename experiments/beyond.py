@@ -95,11 +95,20 @@ def robustness(scale: Scale) -> Iterator[Cell]:
         yield Cell("robustness", algo, settings)
 
 
+def precision(scale: Scale) -> Iterator[Cell]:
+    """Products of bfloat16 operands beside float32 ones, on MNIST."""
+    for algo in ("backprop", "lra_e", "dtp_sigma"):
+        for kind, network in (("float32", "mlp"), ("bfloat16", "mlp_bfloat16")):
+            settings = scale.settings(algo, "mnist", 3, seeds=3, epochs=20, network=network)
+            yield Cell("precision", f"{algo}-{kind}", settings)
+
+
 TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
     "depth": depth,
     "rules": rules,
     "networks": networks,
     "activations": activations,
     "robustness": robustness,
+    "precision": precision,
 }
 ALL_TARGETS = {**cells.TARGETS, **TARGETS}

@@ -38,6 +38,21 @@ def resmlp(
     return Network((first, *map(layers.residual, others), output), losses.categorical)
 
 
+def mlp_bfloat16(
+    image_shape: Sequence[int],
+    num_classes: int,
+    *,
+    hidden_layers: int = 3,
+    width: int = 256,
+    activation: str = "tanh",
+) -> Network:
+    """A multilayer perceptron whose products take bfloat16 operands, on any device."""
+    plain = mlp(
+        image_shape, num_classes, hidden_layers=hidden_layers, width=width, activation=activation
+    )
+    return plain._replace(layers=tuple(map(layers.bfloat16, plain.layers)))
+
+
 def lenet(
     image_shape: Sequence[int], num_classes: int, *, width: int = 6, activation: str = "tanh"
 ) -> Network:
@@ -82,6 +97,7 @@ def resnet_small(
 
 ARCHITECTURES: dict[str, Callable[..., Network]] = {
     "mlp": mlp,
+    "mlp_bfloat16": mlp_bfloat16,
     "lenet": lenet,
     "locally_connected": locally_connected_net,
     "resmlp": resmlp,

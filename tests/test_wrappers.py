@@ -103,3 +103,25 @@ def test_wrappers_compose():
     activity, carried, below = products()
     assert activity.shape == z.shape
     close(carried, below)
+
+
+def test_bfloat16_rounds_the_operands_of_every_product_and_nothing_else():
+    layer = layers.bfloat16(SQUARE)
+    w, z, delta = (
+        np.asarray(jnp.asarray(a, jnp.bfloat16), np.float32) for a in (THETA["w"], Z, DELTA)
+    )
+    assert (w != THETA["w"]).any()
+    close(layers.pre(layer, THETA, Z), z @ w + THETA["b"][None])
+    close(layers.feedback(layer, THETA, DELTA), delta @ w.T)
+    close(layers.vjp_below(layer, THETA, Z, DELTA), delta @ w.T)
+    updates = layers.vjp_theta(layer, THETA, Z, DELTA)
+    close(updates["w"], z.T @ delta)
+    close(updates["b"], delta.sum(axis=0))
+    close(layers.vjp_feedback(layer, {"w": THETA["w"]}, DELTA, Z)["w"], z.T @ delta)
+
+
+def test_bfloat16_keeps_what_has_eight_significant_bits():
+    small = {name: np.round(4 * a) for name, a in THETA.items()}
+    z = np.round(16 * Z)
+    layer = layers.bfloat16(SQUARE)
+    np.testing.assert_array_equal(layers.pre(layer, small, z), layers.pre(SQUARE, small, z))

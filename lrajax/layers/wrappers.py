@@ -1,8 +1,8 @@
-"""Functions that turn a layer into another: skip connections, norms, shapes, noise."""
+"""Functions that turn a layer into another: skip connections, norms, shapes, noise, rounding."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from lrajax._checks import at_least, below
 from lrajax.base import Layer
@@ -93,6 +93,38 @@ def bernoulli(layer: Layer, key: PRNGKeyArray | None) -> Layer:
         return jax.random.bernoulli(_of_example(key), jax.nn.sigmoid(h)).astype(h.dtype)
 
     return layer._replace(post=with_slope_of(jax.nn.sigmoid, fire))
+
+
+def bfloat16(layer: Layer) -> Layer:
+    """The layer with the operands of its products rounded to bfloat16 and summed in float32.
+
+    So a TPU multiplies by default; the layer does it on any device, to see what that costs in
+    accuracy. Weights and activities are rounded in `pre` and `feedback`, errors on their way back
+    through them, which the bias's update sums rounded too. What is stored stays float32.
+    """
+
+    def rounded(product):
+        def of_rounded(weights, z):
+            weights = jax.tree.map(lambda w: _operand(w) if w.ndim > 1 else w, weights)
+            return _result(product(weights, _operand(z)))
+
+        return of_rounded
+
+    return layer._replace(pre=rounded(layer.pre), feedback=rounded(layer.feedback))
+
+
+def _to_bfloat16(x: Array) -> Array:
+    """Rounded to 8 significant bits; XLA would take casts there and back away."""
+    return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+
+
+# Rounds on the way up, as an operand of the product there; its gradient is a sum in float32.
+_operand = jax.custom_vjp(_to_bfloat16)
+_operand.defvjp(lambda x: (_to_bfloat16(x), None), lambda _, gradient: (gradient,))
+
+# Rounds on the way back, where the error is an operand of both products.
+_result = jax.custom_vjp(lambda h: h)
+_result.defvjp(lambda h: (h, None), lambda _, gradient: (_to_bfloat16(gradient),))
 
 
 def _of_example(key: PRNGKeyArray) -> PRNGKeyArray:
