@@ -12,6 +12,8 @@ from runs import SURROGATES
 # They keep the norm of activities on the way up and of errors on the way down, at any depth.
 DEEP = {"w_init": "orthogonal", "e_init": "unit_gain:0.1"}
 DEEP_RATE = 0.003  # of 0.001, 0.003 and 0.01 the best on validation at 64 layers
+# The skips carry activities and errors; W and E add little to either, and 2β = 1 keeps their norm.
+RESIDUAL = {"w_init": "orthogonal:0.2", "e_init": "orthogonal:0.2", "beta": 0.5}
 ORTHOGONAL = {"w_init": "orthogonal", "e_init": "orthogonal"}
 # Initialisers of the other rules at depth; of sign-symmetric feedback E gives the size alone.
 DEEP_INITS = {
@@ -65,7 +67,7 @@ def networks(scale: Scale) -> Iterator[Cell]:
     yield cell("lra_e-lenet", "lra_e", None, **lenet)
     yield cell("backprop-lenet", "backprop", None, **lenet)
     yield cell("lra_e-mlp-8", "lra_e", 8, epochs=12)
-    yield cell("lra_e-resmlp-32", "lra_e", 32, network="resmlp", epochs=12)
+    yield cell("lra_e-resmlp-32", "lra_e", 32, network="resmlp", epochs=12, lr=0.001, **RESIDUAL)
 
 
 def activations(scale: Scale) -> Iterator[Cell]:
