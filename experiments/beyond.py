@@ -64,7 +64,7 @@ def networks(scale: Scale) -> Iterator[Cell]:
         return Cell("networks", name, settings)
 
     lenet = {"network": "lenet", "width": 16, "epochs": 20, "opt": "adam", "w_init": "glorot"}
-    yield cell("lra_e-lenet", "lra_e", None, **lenet)
+    yield cell("lra_e-lenet", "lra_e", None, lr=0.0003, e_init="unit_gain:0.1", **lenet)
     yield cell("backprop-lenet", "backprop", None, **lenet)
     yield cell("lra_e-mlp-8", "lra_e", 8, epochs=12)
     yield cell("lra_e-resmlp-32", "lra_e", 32, network="resmlp", epochs=12, lr=0.001, **RESIDUAL)
