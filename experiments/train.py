@@ -215,6 +215,8 @@ def main(argv: list[str]) -> None:
         devices.join_processes(
             COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value
         )
+        if PRECISION.value == "bfloat16" and jax.default_backend() == "cpu":
+            say("--precision=bfloat16 does nothing on a CPU; --network=mlp_bfloat16 rounds there")
         writes = OUT_DIR.value and jax.process_index() == 0
         folder = RunFolder(OUT_DIR.value, settings, say) if writes else None
         dataset = data.load(

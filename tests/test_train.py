@@ -43,6 +43,11 @@ def test_units_that_fire_at_random_learn_the_digits(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["test_error_mean"] < 30
 
 
+def test_a_precision_that_a_cpu_ignores_is_said_to_be_ignored():
+    done = ok(*SMALL, "--epochs=1", "--precision=bfloat16")
+    assert "--precision=bfloat16 does nothing on a CPU" in done.stderr
+
+
 def test_files_agree_with_each_other(tmp_path):
     done = ok("--algo=dtp_sigma", *SMALL, "--epochs=3", "--num_seeds=2", f"--out_dir={tmp_path}")
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
