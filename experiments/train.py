@@ -46,7 +46,7 @@ VALID_SIZE = flags.DEFINE_integer("valid_size", None, "examples held out for val
 SPLIT_SEED = flags.DEFINE_integer("split_seed", 0, "seed of the validation split")
 NETWORK = flags.DEFINE_string("network", "mlp", ", ".join(ARCHITECTURES))
 SIZES = [
-    flags.DEFINE_integer("hidden_layers", None, "of mlp, resmlp: how many; default: 3"),
+    flags.DEFINE_integer("hidden_layers", None, "of dense networks: how many; default: 3"),
     flags.DEFINE_integer("width", None, "units in each, 256; of networks for images: feature maps"),
 ]
 ACTIVATION = flags.DEFINE_string(
@@ -62,7 +62,10 @@ NUM_DEVICES = flags.DEFINE_integer(
     "devices to split runs or mini-batches over; default: what divides them",
 )
 PRECISION = flags.DEFINE_enum(
-    "precision", "float32", ["float32", "bfloat16"], "of matrix products on accelerators"
+    "precision",
+    "float32",
+    ["float32", "bfloat16"],
+    "of matrix products; bfloat16: that on a TPU, TF32 on a GPU that has it, no effect on a CPU",
 )
 COORDINATOR = flags.DEFINE_string("coordinator", None, "several processes: HOST:PORT of process 0")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "several processes: how many")
@@ -215,7 +218,8 @@ def main(argv: list[str]) -> None:
         devices.join_processes(
             COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, TIMEOUT.value
         )
-        if PRECISION.value == "bfloat16" and jax.default_backend() == "cpu":
+        ignored = PRECISION.value == "bfloat16" and jax.default_backend() == "cpu"
+        if ignored and jax.process_index() == 0:
             say("--precision=bfloat16 does nothing on a CPU; --network=mlp_bfloat16 rounds there")
         writes = OUT_DIR.value and jax.process_index() == 0
         folder = RunFolder(OUT_DIR.value, settings, say) if writes else None

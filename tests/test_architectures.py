@@ -182,3 +182,14 @@ def test_training_takes_a_network_of_images():
 
     metrics = jax.eval_shape(jax.vmap(run), jax.random.split(KEY, 2))[1]
     assert metrics.test.error.shape == (2,)
+
+
+def test_mlp_bfloat16_is_mlp_with_coarser_products():
+    coarse, plain = (
+        lrajax.backprop(architectures.ARCHITECTURES[name]((4, 4), 7))
+        for name in ("mlp_bfloat16", "mlp")
+    )
+    params, batch = plain.init(KEY), reference.make_batch(architectures.mlp((4, 4), 7), 3)
+    got, expected = coarse.predict(params, batch.x), plain.predict(params, batch.x)
+    assert not np.array_equal(got, expected)
+    np.testing.assert_allclose(got, expected, atol=0.05)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lrajax
 from lrajax import layers
 
 RNG = np.random.default_rng(0)
@@ -120,8 +121,16 @@ def test_bfloat16_rounds_the_operands_of_every_product_and_nothing_else():
     close(layers.vjp_feedback(layer, {"w": THETA["w"]}, DELTA, Z)["w"], z.T @ delta)
 
 
-def test_bfloat16_keeps_what_has_eight_significant_bits():
-    small = {name: np.round(4 * a) for name, a in THETA.items()}
-    z = np.round(16 * Z)
-    layer = layers.bfloat16(SQUARE)
-    np.testing.assert_array_equal(layers.pre(layer, small, z), layers.pre(SQUARE, small, z))
+def test_bfloat16_rounds_to_eight_significant_bits():
+    layer = layers.bfloat16(layers.dense(1, 1))
+    theta = {"w": np.ones((1, 1), np.float32), "b": np.zeros(1, np.float32)}
+    z = np.array([[255.0], [257.0], [258.0]], np.float32)
+    np.testing.assert_array_equal(layers.pre(layer, theta, z), [[255], [256], [258]])
+
+
+def test_bfloat16_leaves_biases_of_any_shape_alone():
+    plain = layers.locally_connected((3, 3, 1), 2, 2)
+    theta = plain.init(KEY, lrajax.initializers.gaussian(1.0))
+    theta |= {"w": np.zeros_like(theta["w"]), "b": np.full_like(theta["b"], 257)}
+    z = np.ones((1, 3, 3, 1), np.float32)
+    np.testing.assert_array_equal(layers.pre(layers.bfloat16(plain), theta, z), theta["b"][None])

@@ -98,14 +98,17 @@ def bernoulli(layer: Layer, key: PRNGKeyArray | None) -> Layer:
 def bfloat16(layer: Layer) -> Layer:
     """The layer with the operands of its products rounded to bfloat16 and summed in float32.
 
-    So a TPU multiplies by default; the layer does it on any device, to see what that costs in
-    accuracy. Weights and activities are rounded in `pre` and `feedback`, errors on their way back
-    through them, which the bias's update sums rounded too. What is stored stays float32.
+    A TPU does so by default. The layer does it on any device, to see what it costs in accuracy:
+    activities and the weights "w" are rounded in `pre` and `feedback`, errors on their way back
+    through them, so that the bias's update sums rounded errors. What is stored stays float32.
+
+    It goes inside `residual`, whose skip is no product. A convolution with pooling averages after
+    the rounding, so its operand may have more bits.
     """
 
     def rounded(product):
         def of_rounded(weights, z):
-            weights = jax.tree.map(lambda w: _operand(w) if w.ndim > 1 else w, weights)
+            weights = {**weights, "w": _operand(weights["w"])}
             return _result(product(weights, _operand(z)))
 
         return of_rounded
@@ -118,11 +121,11 @@ def _to_bfloat16(x: Array) -> Array:
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
 
 
-# Rounds on the way up, as an operand of the product there; its gradient is a sum in float32.
+# Rounds an operand of the product and leaves its gradient, which is summed in float32, alone.
 _operand = jax.custom_vjp(_to_bfloat16)
 _operand.defvjp(lambda x: (_to_bfloat16(x), None), lambda _, gradient: (gradient,))
 
-# Rounds on the way back, where the error is an operand of both products.
+# Leaves a product's result alone and rounds the error, which is an operand on the way back.
 _result = jax.custom_vjp(lambda h: h)
 _result.defvjp(lambda h: (h, None), lambda _, gradient: (_to_bfloat16(gradient),))
 
