@@ -91,6 +91,8 @@ class Scale:
         network: str = "mlp",
         width: int | None = None,
         activation: str = "tanh",
+        schedule: str = "constant",
+        weight_decay: float = 0.0,
         **hyperparameters: Any,
     ) -> runs.Settings:
         """The preset of a rule at a depth, but for what is given; so many seeds at most."""
@@ -109,6 +111,8 @@ class Scale:
             seeds=self.seeds[:seeds],
             hyperparameters={**runs.defaults(algo), **preset.hyperparameters, **hyperparameters},
             network=network,
+            schedule=schedule,
+            weight_decay=weight_decay,
         )
 
 

@@ -159,8 +159,7 @@ class RunFolder:
                 )
             return
         theirs, mine = _settings_in(config), self._config["settings"]
-        names = sorted(name for name in mine if theirs.get(name) != mine[name])
-        if names:
+        if names := records.differing(theirs, mine):
             raise ValueError(
                 f"out_dir={self.path} already holds a different run ({', '.join(names)} differ): "
                 "choose another folder, or delete that one"

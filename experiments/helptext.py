@@ -24,7 +24,8 @@ Trains a network with one learning rule.
 
 # A flag that no group names is shown in the last one.
 GROUPS = {
-    "What to train": ("algo", "opt", "lr", "network", "hidden_layers", "width", "activation"),
+    "What to train": ("algo", "network", "hidden_layers", "width", "activation"),
+    "How": ("opt", "lr", "schedule", "weight_decay"),
     "On what": ("dataset", "data_dir", "valid_size", "split_seed", "batch_size", "epochs"),
     "How often, and where to": ("seed", "num_seeds", "out_dir", "checkpoint_every"),
     "Settings of the rules (of some rules only; --list shows whose)": (),

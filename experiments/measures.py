@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from runs import Settings
 
 import lrajax
@@ -47,7 +48,6 @@ class Probe:
         self.dataset = dataset
         self.algo = settings.make_algorithm(*shape, values)
         self.backprop = settings.make_reference(*shape)
-        self.optimizer = settings.make_optimizer(values)
         self.network = settings.make_network(*shape)
         local_loss = settings.hyperparameters.get("local_loss", "gaussian")
         self.local_loss = losses.LOCAL_LOSSES[local_loss]
@@ -57,7 +57,7 @@ class Probe:
 
     def start(self, seed: int) -> lrajax.Params:
         """The parameters that a seed's run began with."""
-        return training.init_state(self.algo, self.optimizer, jax.random.key(seed)).params
+        return training.init_state(self.algo, optax.identity(), jax.random.key(seed)).params
 
     def selected(self, path: pathlib.Path, run: int) -> lrajax.Params:
         """The parameters of best_params.npz that belong to the run of that number."""

@@ -210,15 +210,21 @@ def recorded(path: pathlib.Path, mine: dict[str, Any], but: Sequence[str] = ()) 
     if not path.exists():
         return None
     record = json.loads(path.read_text())
-    names = [
-        name for name in mine if name not in but and record["settings"].get(name) != mine[name]
-    ]
+    names = [name for name in differing(record["settings"], mine) if name not in but]
     if names:
         raise ValueError(
             f"out_dir={path.parents[1]}: {path} was made with other settings ({', '.join(names)} "
             "differ): delete it to train anew, or choose another folder"
         )
     return record
+
+
+def differing(theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
+    """The names of settings that differ; what a file does not have yet is at its default there."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
+    return sorted(
+        name for name, value in mine.items() if theirs.get(name, defaults.get(name)) != value
+    )
 
 
 def rounded(values: Any, decimals: int = 4) -> Any:

@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 
 import lrajax
 from lrajax import architectures, checkpoint, diagnostics, initializers, layers, training
-from lrajax._checks import between, one_of, positive
+from lrajax._checks import at_least, between, one_of, positive
 from lrajax.architectures import ARCHITECTURES
 from lrajax.data import Dataset
 from lrajax.stochastic import split
@@ -33,6 +33,7 @@ LIMITS = {"hidden_layers": 1000, "width": 10**6, "batch_size": 10**9, "epochs": 
 # What stands in for an activation without a derivative where a rule needs one.
 SURROGATES = {"sign": "sign_ste", "threshold": "threshold_ste"}
 BERNOULLI = "bernoulli"  # the activation whose units draw
+SCHEDULES = ("constant", "cosine")  # of λ over a run
 SMALLEST_SIDE = 4  # of an image, in pixels: networks for images halve it twice
 
 
@@ -58,6 +59,9 @@ class Settings:
       valid_size: examples held out for validation; None for the data set's default.
       split_seed: seed of the validation split.
       network: a key of `architectures.ARCHITECTURES`.
+      schedule: "constant", or "cosine": λ falls from `lr` to 0 over the run.
+      weight_decay: share λ × `weight_decay` by which the weights W and E, but no bias, shrink at
+        every step, >= 0, apart from what the optimiser makes of the updates (as in AdamW).
     """
 
     algo: str
@@ -75,11 +79,15 @@ class Settings:
     valid_size: int | None = None
     split_seed: int = 0
     network: str = "mlp"
+    schedule: str = "constant"
+    weight_decay: float = 0.0
 
     def __post_init__(self):
         """Raises ValueError, naming the flag and the remedy, for settings that cannot be run."""
         one_of("opt", self.opt, presets.OPTIMIZERS)
         one_of("network", self.network, ARCHITECTURES)
+        one_of("schedule", self.schedule, SCHEDULES)
+        at_least("weight_decay", self.weight_decay, 0)
         fixed = [name for name, size in network_sizes(self.network).items() if size is None]
         if self.activation == BERNOULLI and self.network != "mlp":
             raise ValueError(f"activation={BERNOULLI} needs network=mlp, not {self.network}")
@@ -151,9 +159,21 @@ class Settings:
         reference = dataclasses.replace(self, **changes)
         return reference.make_algorithm(n_inputs, num_classes, {})
 
-    def make_optimizer(self, values: Mapping[str, Any]) -> optax.GradientTransformation:
-        """The optax optimiser, with a swept learning rate that may be traced."""
-        return presets.OPTIMIZERS[self.opt](values.get("lr", self.lr))
+    def make_optimizer(self, values: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
+        """The optax optimiser of a run of so many steps; a swept learning rate may be traced."""
+        lr = values.get("lr", self.lr)
+        rate = lr if self.schedule == "constant" else optax.cosine_decay_schedule(lr, steps)
+        optimizer = presets.OPTIMIZERS[self.opt](rate)
+        if not self.weight_decay:
+            return optimizer
+        at = rate if callable(rate) else lambda _: rate
+        decay = optax.add_decayed_weights(lambda step: -self.weight_decay * at(step), _weights)
+        return optax.chain(optimizer, decay)
+
+
+def _weights(params: lrajax.Params) -> lrajax.Params:
+    """What decays: True for a matrix or kernel, False for a bias."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "w", params)
 
 
 def network_sizes(network: str) -> dict[str, int | None]:
@@ -240,6 +260,7 @@ class Experiment:
             )
         self.settings = settings
         self.check_finite = check_finite
+        self.batches = size // settings.batch_size
         self.shape = (dataset.train.x.shape[1], dataset.num_classes)
         self.scale = {"num_classes": dataset.num_classes, "max_pixel": dataset.max_pixel}
         runs = settings.runs()
@@ -259,7 +280,7 @@ class Experiment:
     ) -> tuple[lrajax.Algorithm, optax.GradientTransformation]:
         """Rule and optimiser of one run."""
         algo = self.settings.make_algorithm(*self.shape, values)
-        return algo, self.settings.make_optimizer(values)
+        return algo, self.settings.make_optimizer(values, self.batches * self.settings.epochs)
 
     def start(self) -> training.Run:
         """The runs before their first epoch."""
@@ -307,8 +328,7 @@ class Experiment:
             donate_argnums=0,
             out_shardings=(self.placement.runs, self.placement.replicated),
         )
-        batches = len(self.parts[0].y) // self.settings.batch_size
-        examples = batches * self.settings.batch_size * len(self.seeds)
+        examples = self.batches * self.settings.batch_size * len(self.seeds)
         for number in range(done + 1, self.settings.epochs + 1):
             began = time.perf_counter()
             run, report = compiled(run, self.parts)

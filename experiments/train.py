@@ -44,6 +44,10 @@ DATA_DIR = flags.DEFINE_string(
 )
 VALID_SIZE = flags.DEFINE_integer("valid_size", None, "examples held out for validation")
 SPLIT_SEED = flags.DEFINE_integer("split_seed", 0, "seed of the validation split")
+SCHEDULE = flags.DEFINE_string("schedule", "constant", "of the learning rate: constant or cosine")
+WEIGHT_DECAY = flags.DEFINE_float(
+    "weight_decay", 0.0, "of W and E, times the learning rate, as in AdamW"
+)
 NETWORK = flags.DEFINE_string("network", "mlp", ", ".join(ARCHITECTURES))
 SIZES = [
     flags.DEFINE_integer("hidden_layers", None, "of dense networks: how many; default: 3"),
@@ -147,6 +151,8 @@ def settings_from_flags() -> runs.Settings:
         sweep=sweep,
         valid_size=VALID_SIZE.value,
         split_seed=SPLIT_SEED.value,
+        schedule=SCHEDULE.value,
+        weight_decay=WEIGHT_DECAY.value,
     )
 
 

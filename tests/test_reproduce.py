@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from commands import run
 
@@ -246,6 +247,36 @@ def test_attacks_follow_the_gradient_and_grow_with_their_size():
     assert error["none"] <= error["fgsm 0.01"]
     assert error["fgsm 0.1"] > 2 * error["noise 0.1"]
     assert error["pgd 0.1"] >= error["fgsm 0.1"]
+
+
+def test_rate_falls_as_a_cosine_and_weights_alone_decay_by_it():
+    import cells
+    import jax
+    import jax.numpy as jnp
+
+    scale = cells.Scale(seeds=(0,), width=3, epochs=2)
+    changes = {"lr": 0.5, "schedule": "cosine", "weight_decay": 0.1}
+    settings = scale.settings("lra_e", "digits", 1, **changes)
+    params = settings.make_algorithm(16, 2, {}).init(jax.random.key(0))
+    optimizer = settings.make_optimizer({}, steps=4)
+    state = optimizer.init(params)
+    gradients = jax.tree.map(jnp.ones_like, params)
+    for rate in (0.5, 0.5 * (1 + 0.5**0.5) / 2, 0.25):
+        deltas, state = optimizer.update(gradients, state, params)
+        for part, weights in ((deltas.forward, params.forward), (deltas.feedback, params.feedback)):
+            for delta, theta in zip(part, weights, strict=True):
+                if theta:
+                    expected = -rate * (1 + 0.1 * theta["w"])
+                    np.testing.assert_allclose(delta["w"], expected, rtol=1e-5)
+                if "b" in theta:
+                    np.testing.assert_allclose(delta["b"], -rate, rtol=1e-5)
+
+
+def test_a_file_older_than_a_setting_has_its_default():
+    import records
+
+    assert records.differing({"lr": 0.1}, {"lr": 0.1, "weight_decay": 0.0}) == []
+    assert records.differing({"lr": 0.1}, {"lr": 0.1, "weight_decay": 0.5}) == ["weight_decay"]
 
 
 def aligned(algo, **changes):

@@ -127,6 +127,8 @@ def test_same_command_gives_the_same_numbers(tmp_path):
         (["epochs=10"], ["epochs=10", "--name=value"]),
         (["--lr=nan"], ["--lr", "above 0"]),
         (["--lr=-1"], ["--lr", "above 0"]),
+        (["--schedule=cosin"], ["--schedule", "did you mean 'cosine'"]),
+        (["--weight_decay=-0.1"], ["--weight_decay", "at least 0"]),
         (["--beta=inf"], ["--beta", "above 0"]),
         (["--algo=dfa", "--gamma=0.5"], ["--gamma", "dfa", "lra_e", "drop it"]),
         (["--local_loss=gauss"], ["--local_loss", "gaussian"]),
