@@ -12,7 +12,7 @@ from runs import SURROGATES
 # They keep the norm of activities on the way up and of errors on the way down, at any depth.
 DEEP = {"w_init": "orthogonal", "e_init": "unit_gain:0.1"}
 DEEP_RATE = 0.003  # of 0.001, 0.003 and 0.01 the best on validation at 64 layers
-# W and E move alike and decay alike, so that E comes to equal Wᵀ; then V2 is backprop for a small β.
+# W and E move and decay alike, so that E becomes Wᵀ, and V2 backprop for a small β.
 ALIGNING = {"derivative": False, "weight_decay": 0.5}
 # Skips carry activities and errors, W and E add little to either; 2β = 1 keeps the errors' norm.
 RESIDUAL = {"w_init": "orthogonal:0.2", "e_init": "orthogonal:0.2", "beta": 0.5}

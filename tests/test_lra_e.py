@@ -99,6 +99,39 @@ def test_tied_and_linear_is_backprop_scaled_per_layer(beta):
             chex.assert_trees_all_close(unscaled, expected, rtol=1e-6, atol=1e-8)
 
 
+def test_tied_v2_tends_to_backprop_as_beta_falls(network):
+    """With E = Wᵀ, e^l / (2β)^hops → backprop's error, φ′ included, which V1 takes once more."""
+    with jax.enable_x64(True):
+        batch = reference.make_batch(network, 7)
+        yardstick = lrajax.backprop(network)
+
+        def angles(beta, derivative):
+            rule = lrajax.lra_e(network, beta=beta, derivative=derivative)
+            tied = reference.tie(reference.make_params(rule))
+            (_, ours), (_, theirs) = (reference.compute(r, tied, batch) for r in (rule, yardstick))
+            return diagnostics.layer_angles(ours, theirs)
+
+        assert angles(1e-4, derivative=False).max() < 0.1
+        assert angles(1e-4, derivative=True).max() > 5
+        assert angles(0.1, derivative=False).max() > 1
+
+
+def test_error_weights_become_the_transpose_if_both_decay(network, batch):
+    """E and Wᵀ move alike when γ = 1, so that their difference shrinks by 1 - λκ a step."""
+    rate, decay, steps = 0.1, 0.5, 20
+    rule = lrajax.lra_e(network, derivative=False)
+    optimizer = optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate))
+    params = start = reference.make_params(rule)
+    for _ in range(steps):
+        _, updates = reference.compute(rule, params, batch)
+        deltas, _ = optimizer.update(updates, optimizer.init(params), params)
+        params = optax.apply_updates(params, deltas)
+    for l in (1, 2, 3):
+        before, after = (p.feedback[l]["w"] - p.forward[l]["w"] for p in (start, params))
+        assert np.abs(params.forward[l]["w"] - start.forward[l]["w"]).max() > 0.05
+        np.testing.assert_allclose(after, (1 - rate * decay) ** steps * before, atol=1e-5)
+
+
 def test_gamma_scales_the_error_weights_update_alone(network, batch):
     params = reference.make_params(lrajax.lra_e(network))
     rules = (lrajax.lra_e(network, gamma=gamma) for gamma in (0.0, 0.5, 1.0))
