@@ -43,10 +43,13 @@ def depth(scale: Scale) -> Iterator[Cell]:
 
     The rules that settle have 16 layers alone.
     """
-    yield Cell("depth", "lra_e-8", scale.settings("lra_e", "mnist", 8, epochs=60, **DEEP))
+    decayed = {"opt": "adam", "lr": 0.001, "schedule": "cosine", "weight_decay": 0.1}
+    for version, derivative in (("v1", True), ("v2", False)):
+        changes = {"epochs": 30, "derivative": derivative, **decayed, **DEEP}
+        yield Cell("depth", f"lra_e-8-{version}", scale.settings("lra_e", "mnist", 8, **changes))
     for layers in (16, 32, 64):
-        settings = scale.settings("lra_e", "mnist", layers, epochs=15, lr=DEEP_RATE, **DEEP)
-        yield Cell("depth", f"lra_e-{layers}", settings)
+        changes = {"epochs": 10, "lr": DEEP_RATE, "schedule": "cosine", **DEEP}
+        yield Cell("depth", f"lra_e-{layers}", scale.settings("lra_e", "mnist", layers, **changes))
         for algo, inits in DEEP_INITS.items():
             if layers == 16 or algo not in SETTLING:
                 settings = scale.settings(algo, "mnist", layers, seeds=1, epochs=3, **inits)
@@ -72,8 +75,9 @@ def networks(scale: Scale) -> Iterator[Cell]:
     conv |= {"opt": "adam", "lr": 0.001, "w_init": "glorot"}
     yield cell("lra_e-resnet_small", "lra_e", None, **conv, **ALIGNING, e_init="glorot")
     yield cell("backprop-resnet_small", "backprop", None, **conv, weight_decay=0.1)
-    yield cell("lra_e-mlp-8", "lra_e", 8, epochs=12)
-    yield cell("lra_e-resmlp-32", "lra_e", 32, network="resmlp", epochs=12, lr=0.001, **RESIDUAL)
+    for layers, lr in ((8, 0.004), (32, 0.002)):
+        cosine = {"network": "resmlp", "epochs": 12, "lr": lr, "schedule": "cosine"}
+        yield cell(f"lra_e-resmlp-{layers}", "lra_e", layers, **cosine, **RESIDUAL)
 
 
 def activations(scale: Scale) -> Iterator[Cell]:

@@ -152,7 +152,8 @@ def error_table(records: dict[str, dict]) -> str:
         settings, summary = record["settings"], record["summary"]
         rule = NAMES[settings["algo"]]
         rule += " V2" if settings["hyperparameters"].get("derivative") is False else ""
-        shown = [rule, network_of(settings), settings["opt"], settings["lr"], settings["epochs"]]
+        shown = [rule, network_of(settings), optimizer_of(settings)]
+        shown += [settings["lr"], settings["epochs"]]
         errors = [error_of(summary, name) for name in ERRORS]
         row = [*map(str, shown), str(len(summary["seeds"])), *errors]
         rows.append(row + (alignment_of(record["final"]) if aligned else []))
@@ -163,6 +164,14 @@ def network_of(settings: dict) -> str:
     """A network in words: what differs from an MLP of tanh units."""
     parts = [settings["hidden_layers"], settings["network"], settings["activation"]]
     return " ".join(str(part) for part in parts if part not in (None, "tanh"))
+
+
+def optimizer_of(settings: dict) -> str:
+    """The optimiser in words: what differs from a constant rate without decay."""
+    falls = settings.get("schedule", "constant") != "constant"
+    decay = settings.get("weight_decay", 0)
+    parts = [settings["opt"], falls and settings["schedule"], decay and f"decay {decay:g}"]
+    return ", ".join(filter(None, parts))
 
 
 def alignment_of(final: dict) -> list[str]:
