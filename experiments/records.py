@@ -6,7 +6,7 @@ import itertools
 import json
 import pathlib
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -225,6 +225,16 @@ def differing(theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
     return sorted(
         name for name, value in mine.items() if theirs.get(name, defaults.get(name)) != value
     )
+
+
+def optimizer_of(settings: Mapping[str, Any]) -> str:
+    """The optimiser in words, with the schedule and the weight decay where there are any."""
+    parts = [settings["opt"]]
+    if settings.get("schedule", "constant") != "constant":
+        parts.append(settings["schedule"])
+    if settings.get("weight_decay"):
+        parts.append(f"decay {settings['weight_decay']:g}")
+    return ", ".join(parts)
 
 
 def rounded(values: Any, decimals: int = 4) -> Any:

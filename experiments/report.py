@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from measures import Probe
+from records import optimizer_of
 from runs import Settings
 
 from lrajax import data
@@ -161,7 +162,8 @@ def _row(run: Run) -> str:
     network = f"{settings.network} {' × '.join(map(str, sizes))} {settings.activation}"
     epochs = f"{len(run.curves['train_loss'])} of {settings.epochs}"
     errors = [_error(run.summary, name) for name in ("train_error", "valid_error", "test_error")]
-    what = [run.path.name, settings.algo, settings.opt, settings.dataset, network]
+    optimizer = optimizer_of(vars(settings))
+    what = [run.path.name, settings.algo, optimizer, settings.dataset, network]
     cells = [*what, len(settings.seeds), epochs, *errors]
     return "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"
 

@@ -14,7 +14,7 @@ import cells
 import claims
 import commandline
 from absl import app, flags
-from records import ERRORS, NAMES, moments, seeds_in_words
+from records import ERRORS, NAMES, moments, optimizer_of, seeds_in_words
 
 try:
     import figures
@@ -164,14 +164,6 @@ def network_of(settings: dict) -> str:
     """A network in words: what differs from an MLP of tanh units."""
     parts = [settings["hidden_layers"], settings["network"], settings["activation"]]
     return " ".join(str(part) for part in parts if part not in (None, "tanh"))
-
-
-def optimizer_of(settings: dict) -> str:
-    """The optimiser in words: what differs from a constant rate without decay."""
-    falls = settings.get("schedule", "constant") != "constant"
-    decay = settings.get("weight_decay", 0)
-    parts = [settings["opt"], falls and settings["schedule"], decay and f"decay {decay:g}"]
-    return ", ".join(filter(None, parts))
 
 
 def alignment_of(final: dict) -> list[str]:

@@ -34,6 +34,7 @@ LIMITS = {"hidden_layers": 1000, "width": 10**6, "batch_size": 10**9, "epochs": 
 SURROGATES = {"sign": "sign_ste", "threshold": "threshold_ste"}
 BERNOULLI = "bernoulli"  # the activation whose units draw
 SCHEDULES = ("constant", "cosine")  # of λ over a run
+FIXED_FEEDBACK = ("rfa", "dfa", "sign_symmetric")  # their E stays as drawn, and does not decay
 SMALLEST_SIDE = 4  # of an image, in pixels: networks for images halve it twice
 
 
@@ -60,8 +61,8 @@ class Settings:
       split_seed: seed of the validation split.
       network: a key of `architectures.ARCHITECTURES`.
       schedule: "constant", or "cosine": λ falls from `lr` to 0 over the run.
-      weight_decay: share λ × `weight_decay` by which the weights W and E, but no bias, shrink at
-        every step, >= 0, apart from what the optimiser makes of the updates (as in AdamW).
+      weight_decay: share λ × `weight_decay` by which W, and an E that is learned, shrink at every
+        step, >= 0, apart from what the optimiser makes of the updates (as in AdamW).
     """
 
     algo: str
@@ -166,14 +167,16 @@ class Settings:
         optimizer = presets.OPTIMIZERS[self.opt](rate)
         if not self.weight_decay:
             return optimizer
-        at = rate if callable(rate) else lambda _: rate
-        decay = optax.add_decayed_weights(lambda step: -self.weight_decay * at(step), _weights)
+        at = rate if callable(rate) else optax.constant_schedule(rate)
+        decay = optax.add_decayed_weights(lambda step: -self.weight_decay * at(step), self._decays)
         return optax.chain(optimizer, decay)
 
-
-def _weights(params: lrajax.Params) -> lrajax.Params:
-    """What decays: True for a matrix or kernel, False for a bias."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "w", params)
+    def _decays(self, params: lrajax.Params) -> lrajax.Params:
+        """True for what decays: weights, but no bias and no E that stays as drawn."""
+        weights = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "w", params)
+        if self.algo not in FIXED_FEEDBACK:
+            return weights
+        return weights._replace(feedback=jax.tree.map(lambda _: False, weights.feedback))
 
 
 def network_sizes(network: str) -> dict[str, int | None]:

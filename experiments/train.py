@@ -44,9 +44,11 @@ DATA_DIR = flags.DEFINE_string(
 )
 VALID_SIZE = flags.DEFINE_integer("valid_size", None, "examples held out for validation")
 SPLIT_SEED = flags.DEFINE_integer("split_seed", 0, "seed of the validation split")
-SCHEDULE = flags.DEFINE_string("schedule", "constant", "of the learning rate: constant or cosine")
+SCHEDULE = flags.DEFINE_string(
+    "schedule", "constant", f"of the learning rate: {' or '.join(runs.SCHEDULES)}"
+)
 WEIGHT_DECAY = flags.DEFINE_float(
-    "weight_decay", 0.0, "of W and E, times the learning rate, as in AdamW"
+    "weight_decay", 0.0, "of W and learned E, times --lr as in AdamW; one number"
 )
 NETWORK = flags.DEFINE_string("network", "mlp", ", ".join(ARCHITECTURES))
 SIZES = [
@@ -201,7 +203,8 @@ def finish(
     complete = epoch[0] == settings.epochs or diverged_at.all()
     if folder and complete:
         folder.write_result(result, best.params)
-    print(f"{settings.algo}, {settings.opt}, {settings.dataset}: error at lowest validation error")
+    how = f"{settings.algo}, {records.optimizer_of(vars(settings))}, {settings.dataset}"
+    print(f"{how}: error at lowest validation error")
     print(records.table(result))
     if folder and folder.error:
         say(f"--out_dir={OUT_DIR.value} does not hold this result ({folder.error.strerror})")

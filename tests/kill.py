@@ -20,7 +20,10 @@ import numpy as np
 
 TRAIN = pathlib.Path(__file__).parents[1] / "experiments" / "train.py"
 # Two seeds times two rates, and a rule that draws noise: every part of the state matters.
-FLAGS = ("--algo=dtp_sigma", "--lr=0.001,0.002", "--num_seeds=2", "--width=8", "--hidden_layers=2")
+FLAGS = (
+    *("--algo=dtp_sigma", "--lr=0.001,0.002", "--num_seeds=2", "--width=8", "--hidden_layers=2"),
+    *("--schedule=cosine", "--weight_decay=0.1"),
+)
 TIMING = ("seconds", "examples_per_second")
 
 

@@ -249,27 +249,31 @@ def test_attacks_follow_the_gradient_and_grow_with_their_size():
     assert error["pgd 0.1"] >= error["fgsm 0.1"]
 
 
-def test_rate_falls_as_a_cosine_and_weights_alone_decay_by_it():
+COSINE = (0.5, 0.5 * (1 + 0.5**0.5) / 2, 0.25)
+
+
+@pytest.mark.parametrize(("schedule", "rates"), [("cosine", COSINE), ("constant", (0.5,) * 3)])
+@pytest.mark.parametrize(("algo", "learned"), [("lra_e", 1), ("dtp", 1), ("dfa", 0)])
+def test_rate_follows_the_schedule_and_weights_alone_decay_by_it(schedule, rates, algo, learned):
+    """Adam turns a constant gradient into ones, so that decay through its moments would show."""
     import cells
     import jax
     import jax.numpy as jnp
 
     scale = cells.Scale(seeds=(0,), width=3, epochs=2)
-    changes = {"lr": 0.5, "schedule": "cosine", "weight_decay": 0.1}
-    settings = scale.settings("lra_e", "digits", 1, **changes)
+    changes = {"opt": "adam", "lr": 0.5, "schedule": schedule, "weight_decay": 0.1}
+    settings = scale.settings(algo, "digits", 2, **changes)
     params = settings.make_algorithm(16, 2, {}).init(jax.random.key(0))
     optimizer = settings.make_optimizer({}, steps=4)
     state = optimizer.init(params)
     gradients = jax.tree.map(jnp.ones_like, params)
-    for rate in (0.5, 0.5 * (1 + 0.5**0.5) / 2, 0.25):
+    for rate in rates:
         deltas, state = optimizer.update(gradients, state, params)
-        for part, weights in ((deltas.forward, params.forward), (deltas.feedback, params.feedback)):
-            for delta, theta in zip(part, weights, strict=True):
-                if theta:
-                    expected = -rate * (1 + 0.1 * theta["w"])
-                    np.testing.assert_allclose(delta["w"], expected, rtol=1e-5)
-                if "b" in theta:
-                    np.testing.assert_allclose(delta["b"], -rate, rtol=1e-5)
+        for part, decay in (("forward", 0.1), ("feedback", 0.1 * learned)):
+            pairs = zip(getattr(deltas, part), getattr(params, part), strict=True)
+            for delta, theta in ((d, t) for d, t in pairs if t):
+                np.testing.assert_allclose(delta["w"], -rate * (1 + decay * theta["w"]), rtol=1e-4)
+                np.testing.assert_allclose(delta.get("b", -rate), -rate, rtol=1e-4)
 
 
 def test_a_file_older_than_a_setting_has_its_default():
