@@ -76,7 +76,7 @@ def networks(scale: Scale) -> Iterator[Cell]:
     yield cell("lra_e-resnet_small", "lra_e", None, **conv, **aligning)
     yield cell("backprop-resnet_small", "backprop", None, **conv, weight_decay=0.1)
     for layers, lr in ((8, 0.004), (32, 0.002)):
-        cosine = {"network": "resmlp", "epochs": 12, "lr": lr, "schedule": "cosine"}
+        cosine = {"network": "resmlp", "epochs": 30, "lr": lr, "schedule": "cosine"}
         yield cell(f"lra_e-resmlp-{layers}", "lra_e", layers, **cosine, **RESIDUAL)
 
 
