@@ -69,8 +69,15 @@ def networks(scale: Scale) -> Iterator[Cell]:
         settings = scale.settings(algo, "fashion_mnist", hidden_layers, seeds=3, **changes)
         return Cell("networks", name, settings)
 
-    conv = {"network": "resnet_small", "width": 16, "epochs": 10, "schedule": "cosine"}
-    conv |= {"opt": "adam", "lr": 0.001, "w_init": "glorot"}
+    conv = {
+        "network": "resnet_small",
+        "width": 16,
+        "epochs": 10,
+        "opt": "adam",
+        "lr": 0.001,
+        "schedule": "cosine",
+        "w_init": "glorot",
+    }
     # W and E move and decay alike, so that E becomes Wᵀ and each layer's V2 backprop but for scale.
     aligning = {"e_init": "glorot", "derivative": False, "weight_decay": 0.5}
     yield cell("lra_e-resnet_small", "lra_e", None, **conv, **aligning)

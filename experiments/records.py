@@ -220,21 +220,25 @@ def recorded(path: pathlib.Path, mine: dict[str, Any], but: Sequence[str] = ()) 
 
 
 def differing(theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
-    """The names of settings that differ; what a file does not have yet is at its default there."""
-    defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
-    return sorted(
-        name for name, value in mine.items() if theirs.get(name, defaults.get(name)) != value
-    )
+    """The names of settings that differ."""
+    theirs = _completed(theirs)
+    return sorted(name for name, value in mine.items() if theirs.get(name) != value)
 
 
 def optimizer_of(settings: Mapping[str, Any]) -> str:
     """The optimiser in words, with the schedule and the weight decay where there are any."""
+    settings = _completed(settings)
     parts = [settings["opt"]]
-    if settings.get("schedule", "constant") != "constant":
+    if settings["schedule"] != "constant":
         parts.append(settings["schedule"])
-    if settings.get("weight_decay"):
+    if settings["weight_decay"]:
         parts.append(f"decay {settings['weight_decay']:g}")
     return ", ".join(parts)
+
+
+def _completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's settings, with the defaults of those that are younger than the file."""
+    return {**{field.name: field.default for field in dataclasses.fields(Settings)}, **settings}
 
 
 def rounded(values: Any, decimals: int = 4) -> Any:

@@ -152,10 +152,9 @@ def error_table(records: dict[str, dict]) -> str:
         settings, summary = record["settings"], record["summary"]
         rule = NAMES[settings["algo"]]
         rule += " V2" if settings["hyperparameters"].get("derivative") is False else ""
-        shown = [rule, network_of(settings), optimizer_of(settings)]
-        shown += [settings["lr"], settings["epochs"]]
-        errors = [error_of(summary, name) for name in ERRORS]
-        row = [*map(str, shown), str(len(summary["seeds"])), *errors]
+        how = [rule, network_of(settings), optimizer_of(settings)]
+        numbers = [settings["lr"], settings["epochs"], len(summary["seeds"])]
+        row = [*how, *map(str, numbers), *(error_of(summary, name) for name in ERRORS)]
         rows.append(row + (alignment_of(record["final"]) if aligned else []))
     return table(head, rows)
 

@@ -5,9 +5,14 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 from commands import run
+
+import lrajax
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -257,8 +262,6 @@ COSINE = (0.5, 0.5 * (1 + 0.5**0.5) / 2, 0.25)
 def test_rate_follows_the_schedule_and_weights_alone_decay_by_it(schedule, rates, algo, learned):
     """Adam turns a constant gradient into ones, so that decay through its moments would show."""
     import cells
-    import jax
-    import jax.numpy as jnp
 
     scale = cells.Scale(seeds=(0,), width=3, epochs=2)
     changes = {"opt": "adam", "lr": 0.5, "schedule": schedule, "weight_decay": 0.1}
@@ -274,6 +277,16 @@ def test_rate_follows_the_schedule_and_weights_alone_decay_by_it(schedule, rates
             for delta, theta in ((d, t) for d, t in pairs if t):
                 np.testing.assert_allclose(delta["w"], -rate * (1 + decay * theta["w"]), rtol=1e-4)
                 np.testing.assert_allclose(delta.get("b", -rate), -rate, rtol=1e-4)
+
+
+@pytest.mark.parametrize("algo", lrajax.ALGORITHMS)
+def test_feedback_that_does_not_decay_is_that_which_no_update_moves(algo, network, batch, key):
+    import runs
+
+    rule = lrajax.ALGORITHMS[algo](network)
+    _, updates = reference.compute(rule, reference.make_params(rule), batch, key)
+    moves = [leaf.any() for leaf in jax.tree.leaves(updates.feedback)]
+    assert (algo in runs.FIXED_FEEDBACK) == (bool(moves) and not any(moves))
 
 
 def test_a_file_older_than_a_setting_has_its_default():
