@@ -240,6 +240,8 @@ def in_rounds(lists: list[list[cells.Cell]]) -> list[cells.Cell]:
 def main(argv: list[str]) -> None:
     """Trains what is missing."""
     del argv
+    # A GPU's default, TF32, has 10 bits of mantissa.
+    jax.config.update("jax_default_matmul_precision", "float32")
     try:
         chosen = chosen_cells()
         parts = in_rounds([missing_parts(cell) for cell in chosen])
