@@ -12,7 +12,7 @@ INITIALIZERS = ("orthogonal", "glorot", "gaussian:0.05")
 
 # Where a seed of 100 epochs would take hours on a CPU: seeds and epochs at most, by rule and depth.
 SHORT = {
-    ("equil_prop", 3): {"seeds": 3, "epochs": 20},
+    ("equil_prop", 3): {"seeds": 3, "epochs": 50},
     ("equil_prop", 5): {"seeds": 3, "epochs": 10},
     ("equil_prop", 8): {"seeds": 3, "epochs": 5},
 }

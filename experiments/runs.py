@@ -28,6 +28,9 @@ from lrajax.architectures import ARCHITECTURES
 from lrajax.data import Dataset
 from lrajax.stochastic import split
 
+# A TPU's default is bfloat16 and a GPU's TF32; `train.py --precision` chooses otherwise.
+jax.config.update("jax_default_matmul_precision", "float32")
+
 # Beyond these a number is a slip of the keyboard, and would fail late and obscurely.
 LIMITS = {"hidden_layers": 1000, "width": 10**6, "batch_size": 10**9, "epochs": 2**31 - 1}
 # What stands in for an activation without a derivative where a rule needs one.
