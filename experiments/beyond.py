@@ -12,8 +12,6 @@ from runs import SURROGATES
 # They keep the norm of activities on the way up and of errors on the way down, at any depth.
 DEEP = {"w_init": "orthogonal", "e_init": "unit_gain:0.1"}
 DEEP_RATE = 0.003  # of 0.001, 0.003 and 0.01 the best on validation at 64 layers
-# Skips carry activities and errors, W and E add little to either; 2β = 1 keeps the errors' norm.
-RESIDUAL = {"w_init": "orthogonal:0.2", "e_init": "orthogonal:0.2", "beta": 0.5}
 ORTHOGONAL = {"w_init": "orthogonal", "e_init": "orthogonal"}
 # Initialisers of the other rules at depth; of sign-symmetric feedback E gives the size alone.
 DEEP_INITS = {
@@ -82,10 +80,13 @@ def networks(scale: Scale) -> Iterator[Cell]:
     aligning = {"e_init": "glorot", "derivative": False, "weight_decay": 0.5}
     yield cell("lra_e-resnet_small", "lra_e", None, **conv, **aligning)
     yield cell("backprop-resnet_small", "backprop", None, **conv, weight_decay=0.1)
-    # 32 tanh in a row would squash what the skips carry; relu passes it.
+    # 32 tanh in a row would squash what the skips carry; relu passes it. W and E add little to it:
+    # a gain of 1/√depth keeps activities from growing; 2β = 1 keeps the errors' norm.
     resmlp = {"network": "resmlp", "activation": "relu", "epochs": 20, "schedule": "cosine"}
-    for layers, lr in ((8, 0.004), (32, 0.001)):
-        yield cell(f"lra_e-resmlp-{layers}", "lra_e", layers, lr=lr, **resmlp, **RESIDUAL)
+    for layers, lr, gain in ((8, 0.004, 0.2), (32, 0.001, 0.1)):
+        inits = {"w_init": f"orthogonal:{gain}", "e_init": f"orthogonal:{gain}"}
+        changes = {"lr": lr, "beta": 0.5, **inits, **resmlp}
+        yield cell(f"lra_e-resmlp-{layers}", "lra_e", layers, **changes)
 
 
 def activations(scale: Scale) -> Iterator[Cell]:
