@@ -31,7 +31,7 @@ SETTLING = ("equil_prop", "predictive_coding")
 
 UNITS_LRA_E = {"opt": "adam", "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
-LRA_E_BETA = {("sign", 3): 0.0003, ("kwta", 3): 0.03}
+LRA_E_BETA = {("sign", 1): 0.6, ("sign", 3): 0.0003, ("kwta", 3): 0.03}
 
 
 def depth(scale: Scale) -> Iterator[Cell]:
@@ -104,6 +104,10 @@ def activations(scale: Scale) -> Iterator[Cell]:
             "dtp": sloped,
             "backprop": {"opt": "adam", "lr": 0.0003, **sloped},
         }
+        if layers == 1:  # deeper networks of LRA-E gain nothing by it
+            falling = {"lr": 0.001, "schedule": "cosine"}
+            rules["lra_e"] |= {"e_init": "glorot", "weight_decay": 0.1, **falling}
+            rules["backprop"] |= falling
         for algo, changes in rules.items():
             settings = scale.settings(algo, "fashion_mnist", layers, seeds=3, epochs=10, **changes)
             yield Cell("activations", f"{algo}-{units}-{layers}", settings)
