@@ -13,17 +13,18 @@ from runs import SURROGATES
 DEEP = {"w_init": "orthogonal", "e_init": "unit_gain:0.1"}
 DEEP_RATE = 0.003  # of 0.001, 0.003 and 0.01 the best on validation at 64 layers
 ORTHOGONAL = {"w_init": "orthogonal", "e_init": "orthogonal"}
-# Initialisers of the other rules at depth; of sign-symmetric feedback E gives the size alone.
-DEEP_INITS = {
+# Initialisers of the other rules at depth, and λ where the preset's is too large. Of sign-symmetric
+# feedback E gives the size alone.
+DEEP_OTHERS = {
     "backprop": {"w_init": "orthogonal"},
     "equil_prop": {},
     "rfa": ORTHOGONAL,
     "dfa": ORTHOGONAL,
     "dtp": ORTHOGONAL,
     "dtp_sigma": ORTHOGONAL,
-    "rec_lra": DEEP,
-    "kolen_pollack": ORTHOGONAL,
-    "sign_symmetric": ORTHOGONAL,
+    "rec_lra": {"lr": DEEP_RATE, **DEEP},
+    "kolen_pollack": {"lr": 0.0003, **ORTHOGONAL},
+    "sign_symmetric": {"lr": 0.0003, **ORTHOGONAL},
     "predictive_coding": {"w_init": "orthogonal"},
 }
 # They settle in dozens of passes through the network at every step: at 16 layers alone.
@@ -46,9 +47,9 @@ def depth(scale: Scale) -> Iterator[Cell]:
     for layers in (16, 32, 64):
         settings = scale.settings("lra_e", "mnist", layers, epochs=20, lr=DEEP_RATE, **DEEP)
         yield Cell("depth", f"lra_e-{layers}", settings)
-        for algo, inits in DEEP_INITS.items():
+        for algo, changes in DEEP_OTHERS.items():
             if layers == 16 or algo not in SETTLING:
-                settings = scale.settings(algo, "mnist", layers, seeds=1, epochs=3, **inits)
+                settings = scale.settings(algo, "mnist", layers, seeds=1, epochs=3, **changes)
                 yield Cell("depth", f"{algo}-{layers}", settings)
 
 

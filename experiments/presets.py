@@ -69,7 +69,7 @@ EP = {"step_size": 1.0, "nudge": "centred", "w_init": "gaussian:0.03"}
 
 # What deeper networks need: from this number of hidden layers up to the rule's next.
 DEPTH_PRESETS = {
-    ("equil_prop", 3): Preset("adam", {**EP, "free_steps": 12, "nudged_steps": 4}, lr=0.00003),
+    ("equil_prop", 3): Preset("adam", {**EP, "free_steps": 12, "nudged_steps": 4}, lr=0.0003),
     ("equil_prop", 5): Preset("adam", {**EP, "free_steps": 20, "nudged_steps": 6}, lr=0.0001),
     ("equil_prop", 8): Preset("adam", {**EP, "free_steps": 20, "nudged_steps": 9}, lr=0.0001),
     ("rfa", 5): Preset("sgd", lr=0.003),
