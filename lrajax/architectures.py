@@ -53,6 +53,22 @@ def mlp_bfloat16(
     return plain._replace(layers=tuple(map(layers.bfloat16, plain.layers)))
 
 
+def mlp_binary(
+    image_shape: Sequence[int],
+    num_classes: int,
+    *,
+    hidden_layers: int = 3,
+    width: int = 256,
+    activation: str = "tanh",
+) -> Network:
+    """A multilayer perceptron whose hidden units send the sign of their activity alone."""
+    plain = mlp(
+        image_shape, num_classes, hidden_layers=hidden_layers, width=width, activation=activation
+    )
+    first, *others = plain.layers
+    return plain._replace(layers=(first, *map(layers.binary, others)))
+
+
 def lenet(
     image_shape: Sequence[int], num_classes: int, *, width: int = 6, activation: str = "tanh"
 ) -> Network:
@@ -98,6 +114,7 @@ def resnet_small(
 ARCHITECTURES: dict[str, Callable[..., Network]] = {
     "mlp": mlp,
     "mlp_bfloat16": mlp_bfloat16,
+    "mlp_binary": mlp_binary,
     "lenet": lenet,
     "locally_connected": locally_connected_net,
     "resmlp": resmlp,

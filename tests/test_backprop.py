@@ -10,6 +10,7 @@ from lrajax import layers
 ACTIVATIONS = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
+    "hard_tanh": lambda h: jnp.clip(h, -1, 1),
     "relu": jax.nn.relu,
     "softplus": jax.nn.softplus,
     "identity": lambda h: h,

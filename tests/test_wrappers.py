@@ -106,6 +106,15 @@ def test_wrappers_compose():
     close(carried, below)
 
 
+def test_binary_sends_signs_and_passes_derivatives_straight_through():
+    layer = layers.binary(SQUARE)
+    close(layers.pre(layer, THETA, Z), np.sign(Z) @ THETA["w"] + THETA["b"][None])
+    close(layers.vjp_theta(layer, THETA, Z, DELTA)["w"], np.sign(Z).T @ DELTA)
+    close(layers.vjp_below(layer, THETA, Z, DELTA), DELTA @ THETA["w"].T)
+    close(layers.feedback(layer, THETA, DELTA), DELTA @ THETA["w"].T)
+    close(layers.post(layer, Z), np.tanh(Z))
+
+
 def test_bfloat16_rounds_the_operands_of_every_product_and_nothing_else():
     layer = layers.bfloat16(SQUARE)
     w, z, delta = (

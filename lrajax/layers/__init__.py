@@ -12,12 +12,21 @@ from lrajax.layers.products import (
     vjp_post,
     vjp_theta,
 )
-from lrajax.layers.wrappers import bernoulli, bfloat16, dropout, layer_norm, reshaped, residual
+from lrajax.layers.wrappers import (
+    bernoulli,
+    bfloat16,
+    binary,
+    dropout,
+    layer_norm,
+    reshaped,
+    residual,
+)
 
 __all__ = [
     "ACTIVATIONS",
     "bernoulli",
     "bfloat16",
+    "binary",
     "conv",
     "dense",
     "dropout",

@@ -59,6 +59,7 @@ def with_slope_of(smooth: Activation, hard: Activation) -> Activation:
 ACTIVATIONS: dict[str, Activation] = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
+    "hard_tanh": jax.nn.hard_tanh,
     "relu": jax.nn.relu,
     "softplus": jax.nn.softplus,
     "identity": lambda h: h,

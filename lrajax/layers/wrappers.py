@@ -1,4 +1,4 @@
-"""Functions that turn a layer into another: skip connections, norms, shapes, noise, rounding."""
+"""Functions that turn a layer into another: skip connections, norms, shapes, noise, coding."""
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +95,16 @@ def bernoulli(layer: Layer, key: PRNGKeyArray | None) -> Layer:
     return layer._replace(post=with_slope_of(jax.nn.sigmoid, fire))
 
 
+def binary(layer: Layer) -> Layer:
+    """The layer fed by nothing but the signs of the activity below, -1 or 1 (0 for 0).
+
+    What the units below send is binary. Their own activity, which a rule compares with its target,
+    stays graded: it has an error on either side of the threshold. Derivatives go straight through
+    the sign, so on units with a hard tanh backprop is that of `sign_ste`.
+    """
+    return layer._replace(pre=lambda theta, z: layer.pre(theta, _sent(z)))
+
+
 def bfloat16(layer: Layer) -> Layer:
     """The layer with the operands of its products rounded to bfloat16 and summed in float32.
 
@@ -114,6 +124,9 @@ def bfloat16(layer: Layer) -> Layer:
         return of_rounded
 
     return layer._replace(pre=rounded(layer.pre), feedback=rounded(layer.feedback))
+
+
+_sent = with_slope_of(lambda z: z, jnp.sign)
 
 
 def _to_bfloat16(x: Array) -> Array:
