@@ -33,18 +33,16 @@ SETTLING = ("equil_prop", "predictive_coding")
 UNITS_LRA_E = {"opt": "adam", "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
 LRA_E_BETA = {("sign", 1): 0.6, ("sign", 3): 0.0003, ("kwta", 3): 0.03}
-# Units that send a sign and keep a graded state, which is what has a target. Each rule as it did
-# best on validation.
-BINARY = {"network": "mlp_binary", "activation": "hard_tanh", "epochs": 10, "w_init": "glorot"}
-BINARY_V2 = {"opt": "adam", "schedule": "cosine", "derivative": False, "e_init": "glorot"}
-BINARY_RULES = {
-    ("backprop", 1): {"opt": "adam", "schedule": "cosine", "lr": 0.001},
-    ("backprop", 3): {"opt": "adam", "schedule": "cosine", "lr": 0.001, "weight_decay": 0.1},
-    ("dtp", 1): {},
-    ("dtp", 3): {},
-    ("lra_e", 1): {"lr": 0.003, "weight_decay": 0.1, "beta": 0.1, **BINARY_V2},
-    ("lra_e", 3): {"lr": 0.001, "beta": 0.3, **BINARY_V2},
-}
+FALLING = {"opt": "adam", "lr": 0.001, "schedule": "cosine"}
+# Units that send a sign and keep a graded state, which is what has a target: rules, the state's
+# activation, and what did best on validation with one layer.
+BINARY = {"network": "mlp_binary", "epochs": 30, "w_init": "glorot"}
+BINARY_RULES = (
+    ("lra_e", "tanh", {"derivative": False, "e_init": "glorot", "weight_decay": 0.1, **FALLING}),
+    ("backprop", "hard_tanh", {"weight_decay": 0.03, **FALLING}),
+    ("backprop", "tanh", {"weight_decay": 0.03, **FALLING}),
+    ("dtp", "tanh", {}),
+)
 
 
 def depth(scale: Scale) -> Iterator[Cell]:
@@ -118,15 +116,16 @@ def activations(scale: Scale) -> Iterator[Cell]:
             "backprop": {"opt": "adam", "lr": 0.0003, **sloped},
         }
         if layers == 1:  # deeper networks of LRA-E gain nothing by it
-            falling = {"lr": 0.001, "schedule": "cosine"}
-            rules["lra_e"] |= {"e_init": "glorot", "weight_decay": 0.1, **falling}
-            rules["backprop"] |= falling
+            rules["lra_e"] |= {"e_init": "glorot", "weight_decay": 0.1, **FALLING}
+            rules["backprop"] |= FALLING
         for algo, changes in rules.items():
             settings = scale.settings(algo, "fashion_mnist", layers, seeds=3, epochs=10, **changes)
             yield Cell("activations", f"{algo}-{units}-{layers}", settings)
-    for (algo, layers), changes in BINARY_RULES.items():
-        settings = scale.settings(algo, "fashion_mnist", layers, seeds=3, **BINARY, **changes)
-        yield Cell("activations", f"{algo}-binary-{layers}", settings)
+    for layers in (1, 3):
+        for algo, state, changes in BINARY_RULES:
+            changes = {"activation": state, **BINARY, **changes}
+            settings = scale.settings(algo, "fashion_mnist", layers, seeds=3, **changes)
+            yield Cell("activations", f"{algo}-binary_{state}-{layers}", settings)
 
 
 def robustness(scale: Scale) -> Iterator[Cell]:

@@ -19,6 +19,7 @@ SHORT = {
     ("fashion_mnist", "equil_prop", 3): {"seeds": 3, "epochs": 50, "lr": 0.00003},
     ("fashion_mnist", "equil_prop", 5): {"seeds": 3, "epochs": 10},
     ("fashion_mnist", "equil_prop", 8): {"seeds": 3, "epochs": 5},
+    ("fashion_mnist", "rfa", 8): {"lr": 0.001},
 }
 
 # Tables 1 and 2: (train, test) error in % at 3, 5 and 8 hidden layers.
