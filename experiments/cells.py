@@ -138,7 +138,7 @@ def table3(scale: Scale) -> Iterator[Cell]:
     """LRA-E under three optimisers on both sets; under SGD it is a cell of Table 1 or 2."""
     for dataset, optimizers in PAPER_OPTIMIZERS.items():
         for opt in optimizers:
-            settings = scale.settings("lra_e", dataset, 3, opt=opt, lr=presets.LRA_E_RATES[opt])
+            settings = scale.settings("lra_e", dataset, 3, opt=opt, **presets.LRA_E_UNDER[opt])
             yield Cell(*optimizer_cell(dataset, opt), settings)
 
 
