@@ -33,9 +33,9 @@ SETTLING = ("equil_prop", "predictive_coding")
 UNITS_LRA_E = {"opt": "adam", "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
 LRA_E_BETA = {("sign", 1): 0.6, ("sign", 3): 0.0003, ("kwta", 3): 0.03}
-FALLING = {"opt": "adam", "lr": 0.001, "schedule": "cosine"}
+FALLING = {"opt": "adam", "lr": 0.001, "schedule": "cosine"}  # what suits units that are on or off
 # Units that send a sign and keep a graded state, which is what has a target: rules, the state's
-# activation, and what did best on validation with one layer.
+# activation, and how they train. DTP has its preset.
 BINARY = {"network": "mlp_binary", "epochs": 30, "w_init": "glorot"}
 BINARY_RULES = (
     ("lra_e", "tanh", {"derivative": False, "e_init": "glorot", "weight_decay": 0.1, **FALLING}),
@@ -104,7 +104,7 @@ def activations(scale: Scale) -> Iterator[Cell]:
     """Hidden units that are on or off, or compete, on Fashion-MNIST.
 
     LRA-E V2 asks for no derivative. Backprop, and DTP inside a layer, take a surrogate's slope
-    where the units have none.
+    where the units have none. The last cells' units send a sign and keep a graded state.
     """
     units_and_depths = (("sign", 1), ("sign", 3), ("threshold", 3), ("kwta", 3), ("bernoulli", 3))
     for units, layers in units_and_depths:
@@ -122,9 +122,9 @@ def activations(scale: Scale) -> Iterator[Cell]:
             settings = scale.settings(algo, "fashion_mnist", layers, seeds=3, epochs=10, **changes)
             yield Cell("activations", f"{algo}-{units}-{layers}", settings)
     for layers in (1, 3):
-        for algo, state, changes in BINARY_RULES:
-            changes = {"activation": state, **BINARY, **changes}
-            settings = scale.settings(algo, "fashion_mnist", layers, seeds=3, **changes)
+        for algo, state, training in BINARY_RULES:
+            changes = {"seeds": 3, "activation": state, **BINARY, **training}
+            settings = scale.settings(algo, "fashion_mnist", layers, **changes)
             yield Cell("activations", f"{algo}-binary_{state}-{layers}", settings)
 
 

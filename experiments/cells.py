@@ -10,9 +10,10 @@ import runs
 DEPTHS = (3, 5, 8)
 INITIALIZERS = ("orthogonal", "glorot", "gaussian:0.05")
 
-# Where a seed of 100 epochs would take hours on a CPU: seeds and epochs at most, by set, rule and
-# depth; and a λ where the preset's, chosen on MNIST, is too large.
-SHORT = {
+# How cells of Tables 1 and 2 differ from the presets, by set, rule and depth: seeds and epochs at
+# most, where a seed of 100 epochs would take hours on a CPU; λ, where the preset's is too large for
+# the set.
+CHANGES = {
     ("mnist", "equil_prop", 3): {"seeds": 3, "epochs": 20},
     ("mnist", "equil_prop", 5): {"seeds": 3, "epochs": 10},
     ("mnist", "equil_prop", 8): {"seeds": 3, "epochs": 5},
@@ -125,7 +126,9 @@ def table1(scale: Scale, target: str = "table1", dataset: str = "mnist") -> Iter
     """Every rule at every depth on MNIST."""
     for depth in scale.depths:
         for algo in PAPER[dataset]:
-            settings = scale.settings(algo, dataset, depth, **SHORT.get((dataset, algo, depth), {}))
+            settings = scale.settings(
+                algo, dataset, depth, **CHANGES.get((dataset, algo, depth), {})
+            )
             yield Cell(target, f"{algo}-{depth}", settings)
 
 
@@ -138,7 +141,7 @@ def table3(scale: Scale) -> Iterator[Cell]:
     """LRA-E under three optimisers on both sets; under SGD it is a cell of Table 1 or 2."""
     for dataset, optimizers in PAPER_OPTIMIZERS.items():
         for opt in optimizers:
-            settings = scale.settings("lra_e", dataset, 3, opt=opt, **presets.LRA_E_UNDER[opt])
+            settings = scale.settings("lra_e", dataset, 3, opt=opt, lr=presets.LRA_E_RATES[opt])
             yield Cell(*optimizer_cell(dataset, opt), settings)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from lrajax import layers, losses, network
 from lrajax.base import Layer, Network
 
+ALWAYS_POSITIVE = ("sigmoid", "softplus")  # activations without a sign to send
+
 
 def mlp(
     image_shape: Sequence[int],
@@ -61,7 +63,16 @@ def mlp_binary(
     width: int = 256,
     activation: str = "tanh",
 ) -> Network:
-    """A multilayer perceptron whose hidden units send the sign of their activity alone."""
+    """A multilayer perceptron whose hidden units send the sign of their activity alone.
+
+    Raises:
+      ValueError: an activation that is always positive.
+    """
+    if activation in ALWAYS_POSITIVE:
+        raise ValueError(
+            f"activation={activation!r} is always positive, so every unit would send 1: choose "
+            "tanh or hard_tanh"
+        )
     plain = mlp(
         image_shape, num_classes, hidden_layers=hidden_layers, width=width, activation=activation
     )

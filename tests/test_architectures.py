@@ -199,18 +199,26 @@ def test_mlp_binary_with_a_hard_tanh_is_the_straight_through_mlp():
     binary = architectures.mlp_binary((4, 4), 7, activation="hard_tanh")
     straight = architectures.mlp((4, 4), 7, activation="sign_ste")
     rules = [lrajax.backprop(network) for network in (binary, straight)]
-    params, batch = rules[0].init(KEY), reference.make_batch(straight, 3)
+    params, batch = reference.make_params(rules[0]), reference.make_batch(straight, 3)
     updates = [rule.calc_updates(params, rule.compute_targets(params, batch)) for rule in rules]
     chex.assert_trees_all_close(*updates, rtol=1e-6)
     np.testing.assert_allclose(*[rule.predict(params, batch.x) for rule in rules], rtol=1e-6)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "softplus"])
+def test_mlp_binary_refuses_units_that_would_all_send_1(activation):
+    with pytest.raises(ValueError, match=f"activation='{activation}' is always positive"):
+        architectures.mlp_binary((4, 4), 7, activation=activation)
+
+
 def test_without_derivatives_every_binary_unit_that_is_not_saturated_has_an_error():
-    """Between signs alone, only those few would that their target flips."""
-    network = architectures.mlp_binary((4, 4), 7, hidden_layers=3, activation="hard_tanh")
-    rule = lrajax.lra_e(network, derivative=False)
-    params, batch = rule.init(KEY), reference.make_batch(network, 3)
-    lambda_ = rule.compute_targets(params, batch)
-    for h, error in zip(lambda_.h[:-1], lambda_.errors[:-1], strict=True):
-        assert (np.abs(h) < 1).mean() > 0.5
+    """Between signs alone, only those few have one that their target flips."""
+    sizes = {"hidden_layers": 3, "width": 64}
+    binary = architectures.mlp_binary((4, 4), 7, activation="hard_tanh", **sizes)
+    signs = architectures.mlp((4, 4), 7, activation="sign", **sizes)
+    rules = [lrajax.lra_e(network, derivative=False) for network in (binary, signs)]
+    params, batch = reference.make_params(rules[0]), reference.make_batch(binary, 3)
+    graded, flips = (rule.compute_targets(params, batch) for rule in rules)
+    for h, error, flipped in zip(graded.h[:-1], graded.errors[:-1], flips.errors[:-1], strict=True):
         assert (error[np.abs(h) < 1] != 0).all()
+        assert (flipped != 0).mean() < (error != 0).mean()

@@ -108,6 +108,7 @@ def test_wrappers_compose():
 
 def test_binary_sends_signs_and_passes_derivatives_straight_through():
     layer = layers.binary(SQUARE)
+    close(layers.pre(layer, THETA, np.zeros_like(Z)), THETA["b"][None].repeat(B, axis=0))
     close(layers.pre(layer, THETA, Z), np.sign(Z) @ THETA["w"] + THETA["b"][None])
     close(layers.vjp_theta(layer, THETA, Z, DELTA)["w"], np.sign(Z).T @ DELTA)
     close(layers.vjp_below(layer, THETA, Z, DELTA), DELTA @ THETA["w"].T)

@@ -98,11 +98,14 @@ def bernoulli(layer: Layer, key: PRNGKeyArray | None) -> Layer:
 def binary(layer: Layer) -> Layer:
     """The layer fed by nothing but the signs of the activity below, -1 or 1 (0 for 0).
 
-    What the units below send is binary. Their own activity, which a rule compares with its target,
-    stays graded: it has an error on either side of the threshold. Derivatives go straight through
-    the sign, so on units with a hard tanh backprop is that of `sign_ste`.
+    What the units below send up is binary. Their own activity, which a rule compares with its
+    target, stays graded: it has an error on either side of the threshold. What goes down, errors
+    and the codes of DTP's decoders, is graded too. Derivatives go straight through the sign, so on
+    units with a hard tanh backprop is that of `sign_ste`.
+
+    It goes inside `residual`, whose skip then carries the graded activity.
     """
-    return layer._replace(pre=lambda theta, z: layer.pre(theta, _sent(z)))
+    return layer._replace(pre=lambda theta, z: layer.pre(theta, _sign(z)))
 
 
 def bfloat16(layer: Layer) -> Layer:
@@ -126,9 +129,6 @@ def bfloat16(layer: Layer) -> Layer:
     return layer._replace(pre=rounded(layer.pre), feedback=rounded(layer.feedback))
 
 
-_sent = with_slope_of(lambda z: z, jnp.sign)
-
-
 def _to_bfloat16(x: Array) -> Array:
     """Rounded to 8 significant bits; XLA would take casts there and back away."""
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
@@ -141,6 +141,10 @@ _operand.defvjp(lambda x: (_to_bfloat16(x), None), lambda _, gradient: (gradient
 # Leaves a product's result alone and rounds the error, which is an operand on the way back.
 _result = jax.custom_vjp(lambda h: h)
 _result.defvjp(lambda h: (h, None), lambda _, gradient: (_to_bfloat16(gradient),))
+
+
+# The sign, with the slope 1 everywhere.
+_sign = with_slope_of(lambda z: z, jnp.sign)
 
 
 def _of_example(key: PRNGKeyArray) -> PRNGKeyArray:
