@@ -41,7 +41,8 @@ at each seed's epoch of lowest validation error: ours as mean ± standard deviat
 seeds, and of epochs where there are not 100), the paper's single run behind the stroke.
 
 Settings are the paper's where it gives them and they serve. Others, chosen on validation error: for
-LRA-E orthogonal W at 5 and 8 layers, and λ = 0.0003 under Adam; for RFA λ = 0.003 at 5 and 8 layers, 0.001 at 8 on Fashion-MNIST; for DTP-σ λ = 0.0003; for backprop the mean over the
+LRA-E orthogonal W at 5 and 8 layers, and λ = 0.0003 under Adam; for RFA λ = 0.003 at 5 and 8
+layers, 0.001 at 8 on Fashion-MNIST; for DTP-σ λ = 0.0003; for backprop the mean over the
 mini-batch, where the other rules take the sum; for equilibrium propagation Adam.
 `experiments/presets.py` has them, `experiments/cells.py` what one table alone has, BUILD_NOTES.md
 the evidence.
