@@ -123,7 +123,7 @@ def activations(scale: Scale) -> Iterator[Cell]:
             yield Cell("activations", f"{algo}-{units}-{layers}", settings)
     for layers in (1, 3):
         for algo, state, training in BINARY_RULES:
-            changes = {"seeds": 3, "activation": state, **BINARY, **training}
+            changes = {"activation": state, **BINARY, **training}
             settings = scale.settings(algo, "fashion_mnist", layers, **changes)
             yield Cell("activations", f"{algo}-binary_{state}-{layers}", settings)
 
