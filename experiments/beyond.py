@@ -37,8 +37,9 @@ FALLING = {"opt": "adam", "lr": 0.001, "schedule": "cosine"}  # what suits units
 # Units that send a sign and keep a graded state, which is what has a target: rules, the state's
 # activation, and how they train. DTP has its preset.
 BINARY = {"network": "mlp_binary", "epochs": 30, "w_init": "glorot"}
+SMALL = "gaussian:0.01"  # E then is what it has learned, (W - W at the start)ᵀ but for decay
 BINARY_RULES = (
-    ("lra_e", "tanh", {"derivative": False, "e_init": "glorot", "weight_decay": 0.1, **FALLING}),
+    ("lra_e", "tanh", {"derivative": False, "e_init": SMALL, "weight_decay": 0.1, **FALLING}),
     ("backprop", "hard_tanh", {"weight_decay": 0.03, **FALLING}),
     ("backprop", "tanh", {"weight_decay": 0.03, **FALLING}),
     ("dtp", "tanh", {}),

@@ -18,7 +18,7 @@ CHANGES = {
     ("mnist", "equil_prop", 5): {"seeds": 3, "epochs": 10},
     ("mnist", "equil_prop", 8): {"seeds": 3, "epochs": 5},
     ("fashion_mnist", "equil_prop", 3): {"seeds": 3, "lr": 0.00003},
-    ("fashion_mnist", "equil_prop", 5): {"seeds": 3, "epochs": 50, "lr": 0.00003},
+    ("fashion_mnist", "equil_prop", 5): {"seeds": 3, "epochs": 30, "lr": 0.00003},
     ("fashion_mnist", "equil_prop", 8): {"seeds": 3, "epochs": 5},
     ("fashion_mnist", "rfa", 8): {"lr": 0.001},
 }
