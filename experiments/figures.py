@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from records import NAMES, seeds_in_words
+from records import NAMES, optimizer_of, seeds_in_words
 
 matplotlib.use("Agg")
 plt.rcParams["svg.hashsalt"] = "lrajax"  # the same figure gives the same file
@@ -23,29 +23,33 @@ TITLES = {
 }
 
 
-def band(axes, curve: Any, label: str, colour: str, style: str = "-") -> None:
-    """Draws a curve [epochs] or [epochs, seeds] as mean with the seeds' range."""
+def band(axes, curve: Any, label: str, colour: str, style: str = "-", first: int = 1) -> None:
+    """Draws a curve [epochs] or [epochs, seeds] from an epoch on, as mean with the seeds' range."""
     values = np.asarray(curve, float)
     values = values.reshape(len(values), -1)
-    epochs = np.arange(1, len(values) + 1)
+    epochs = first + np.arange(len(values))
     axes.plot(epochs, values.mean(axis=1), style, color=colour, label=label)
     axes.fill_between(epochs, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.2, lw=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def figure1(records: dict[str, dict]) -> Figure:
-    """(a) angles of three rules; (b) LRA-E's discrepancy and output loss."""
+    """(a) angles of three rules; (b) LRA-E's discrepancy and output loss; from the start on."""
     canvas, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+
+    def draw(frame, record, name, *how):
+        band(frame, [record["final"]["start"][name], *record["curves"][name]], *how, first=0)
+
     for colour, (name, record) in zip(COLOURS, records.items(), strict=False):
-        band(left, record["curves"]["angle"], NAMES[name], colour)
+        draw(left, record, "angle", NAMES[name], colour)
     left.axhline(90, color="grey", lw=0.8, ls=":")
     left.set(xlabel="epoch", ylabel="angle to backprop's update (degrees)", ylim=(0, 95))
     left.legend()
     if "lra_e" in records:
-        curves = records["lra_e"]["curves"]
-        band(right, curves["discrepancy"], "total discrepancy V_DD", COLOURS[1])
-        band(right, curves["output_loss"], "output loss V_L", COLOURS[0], "--")
-        right.set(xlabel="epoch", ylabel="validation loss (nats)")
+        record = records["lra_e"]
+        draw(right, record, "discrepancy", "total discrepancy V_DD", COLOURS[1])
+        draw(right, record, "output_loss", "output loss V_L", COLOURS[0], "--")
+        right.set(xlabel="epoch", ylabel="validation loss (nats)", yscale="log")
         right.legend()
     return canvas
 
@@ -126,8 +130,9 @@ def numbers(name: str, results: dict[str, dict[str, dict]]) -> str:
         else:
             best = 100 - np.asarray(record["summary"]["valid_error"], float)
             text = f"best validation accuracy {best.mean():.2f} %"
-        count = len(record["summary"]["seeds"])
-        lines.append(f"- {cell}: {text} ({seeds_in_words(count)})")
+        settings, count = record["settings"], seeds_in_words(len(record["summary"]["seeds"]))
+        how = f"{optimizer_of(settings)}, {count}, {settings['epochs']} epochs"
+        lines.append(f"- {cell}: {text} ({how})")
     return "\n".join(lines) + "\n"
 
 

@@ -51,7 +51,12 @@ def make(target: str, experiment: runs.Experiment) -> Callable[[lrajax.Params], 
 
 
 def final(target: str, experiment: runs.Experiment, params: lrajax.Params) -> dict[str, Any]:
-    """What a target measures at the end, from the selected parameters of all runs."""
+    """What a target measures at the end, from the selected parameters of all runs.
+
+    For figure 1 what `make` measures, from the parameters before the first epoch.
+    """
+    if target == "figure1":
+        return {"start": make(target, experiment)(experiment.start().state.params)}
     if target == "figure2":
         return picture(experiment, jax.tree.map(lambda leaf: leaf[0], params))
     if target == "claims":

@@ -32,6 +32,15 @@ TITLES = {
     "robustness": "Error in % under attack, by size: 3 layers, 2,000 test images of Fashion-MNIST",
     "precision": "Products of bfloat16 operands: 3 layers on MNIST",
 }
+# What a table needs said before it.
+REMARKS = {
+    "depth": "Rules that settle in dozens of passes at every step have 16 layers alone.\n",
+    "activations": """\
+LRA-E V2 takes no derivative. Where units have none, backprop takes a surrogate's slope
+(straight-through), and so does DTP inside a layer. Units of `mlp_binary` send a sign and keep a
+graded state.
+""",
+}
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 HEAD = """# Results
 
@@ -136,11 +145,16 @@ def optimizer_table(results: dict[str, dict[str, dict]]) -> str:
     return paper_table("LRA-E on", ["sgd", "adam", "rmsprop"], rows)
 
 
+def command(target: str) -> str:
+    """What trains a target's cells."""
+    return f"`python experiments/reproduce.py --target={target} --data_dir=FOLDER`\n"
+
+
 def beyond_section(target: str, records: dict[str, dict]) -> list[str]:
     """Heading, command and table of a target beyond the paper."""
-    command = f"`python experiments/reproduce.py --target={target} --data_dir=FOLDER`\n"
     draw = attack_table if target == "robustness" else error_table
-    return [f"## {TITLES[target]}\n", command, draw(records)]
+    remark = [REMARKS[target]] if target in REMARKS else []
+    return [f"## {TITLES[target]}\n", command(target), *remark, draw(records)]
 
 
 def error_table(records: dict[str, dict]) -> str:
@@ -156,7 +170,7 @@ def error_table(records: dict[str, dict]) -> str:
         how = [rule, network_of(settings), optimizer_of(settings)]
         numbers = [settings["lr"], settings["epochs"], len(summary["seeds"])]
         row = [*how, *map(str, numbers), *(error_of(summary, name) for name in ERRORS)]
-        rows.append(row + (alignment_of(record["final"]) if aligned else []))
+        rows.append(row + (alignment_of(record) if aligned else []))
     return table(head, rows)
 
 
@@ -166,11 +180,15 @@ def network_of(settings: dict) -> str:
     return " ".join(str(part) for part in parts if part not in (None, "tanh"))
 
 
-def alignment_of(final: dict) -> list[str]:
-    """Angles to backprop's update, and the share of hidden units with an error, over the seeds."""
+def alignment_of(record: dict) -> list[str]:
+    """Angles to backprop's update, and the share of hidden units with an error, over the seeds.
+
+    The units of equilibrium propagation are not those that backprop goes through: no angle.
+    """
+    final, settles = record["final"], record["settings"]["algo"] == "equil_prop"
     lowest = [angles[0] for angles in final["layer_angles"]]
     erring = [statistics.mean(shares[:-1]) for shares in final["erring"]]
-    degrees = (moments(final["angle"])[0], moments(lowest)[0])
+    degrees = (None, None) if settles else (moments(final["angle"])[0], moments(lowest)[0])
     texts = [f"{value:.0f}°" if value is not None else "–" for value in degrees]
     return [*texts, f"{statistics.mean(erring):.1f} %"]
 
@@ -181,7 +199,8 @@ def attack_table(records: dict[str, dict]) -> str:
     rows = []
     for record in records.values():
         found, count = record["final"]["attacked"], len(record["summary"]["seeds"])
-        name = f"{NAMES[record['settings']['algo']]} ({seeds_in_words(count)})"
+        settings = record["settings"]
+        name = f"{NAMES[settings['algo']]} ({seeds_in_words(count)}, {settings['epochs']} epochs)"
         errors = (spread(*moments(found[attack])) for attack in attacks)
         rows.append([name, *errors])
     return table(["rule", *attacks], rows)
@@ -218,13 +237,17 @@ def render(results: dict[str, dict[str, dict]]) -> str:
     parts = [
         HEAD,
         "## Table 1: MNIST\n",
+        command("table1"),
         depth_table(results["table1"], "mnist"),
         "## Table 2: Fashion-MNIST\n",
+        command("table2"),
         depth_table(results["table2"], "fashion_mnist"),
         "## Table 3: LRA-E under three optimisers, 3 layers\n",
+        command("table1,table2,table3"),
         optimizer_table(results),
         *(part for name in figures.FIGURES if results[name] for part in figure(name, results)),
         "## The paper's claims\n",
+        command("all"),
         table(["claim", "where", "evidence here", "verdict"], claims.rows(results)),
         *(part for name in TITLES if results[name] for part in beyond_section(name, results[name])),
         *(autoencoder_section(results["autoencoder"]) if results["autoencoder"] else ()),
@@ -235,7 +258,8 @@ def render(results: dict[str, dict[str, dict]]) -> str:
 def figure(name: str, results: dict[str, dict[str, dict]]) -> list[str]:
     """Heading, picture and numbers of a figure."""
     title = f"Figure {name[-1]}: {figures.TITLES[name]}"
-    return [f"## {title}\n", f"![{title}](figures/{name}.png)\n", figures.numbers(name, results)]
+    picture = f"![{title}](figures/{name}.png)\n"
+    return [f"## {title}\n", command(name), picture, figures.numbers(name, results)]
 
 
 def main(argv: list[str]) -> None:

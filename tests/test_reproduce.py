@@ -163,6 +163,47 @@ def test_derivatives_are_judged_by_the_seeds_spread(without, verdict):
     assert claims.derivatives_can_be_dropped({"claims": records})[1] == verdict
 
 
+@pytest.mark.parametrize(
+    ("mnist", "fashion", "verdict"),
+    [
+        ([90.0, 90.0], [90.0, 90.0], "holds"),
+        ([90.0, None], [2.2, 2.4], "holds in part"),
+        ([2.2, 2.4], [2.2, 2.4], "does not hold here"),
+    ],
+)
+def test_a_rule_breaks_down_on_the_sets_where_its_error_doubles(mnist, fashion, verdict):
+    import claims
+
+    tables = {
+        name: {"dtp-3": claimed([2.0, 2.2]), "dtp-8": claimed(deep)}
+        for name, deep in (("table1", mnist), ("table2", fashion))
+    }
+    assert claims.breaks_down("dtp")(tables)[1] == verdict
+
+
+@pytest.mark.parametrize(("layer", "verdict"), [(89.0, "holds"), (91.0, "holds in part")])
+def test_angles_are_judged_layer_by_layer_too(layer, verdict):
+    import claims
+
+    record = {"curves": {"angle": [[60.0]], "layer_angles": [[[30.0, layer]]]}}
+    results = {"figure1": dict.fromkeys(("lra_e", "dfa", "dtp_sigma"), record)}
+    assert claims.within_90_degrees(results)[1] == verdict
+
+
+@pytest.mark.parametrize(
+    ("curve", "verdict"),
+    [([0.5, 0.4], "holds"), ([0.2, 0.1], "holds in part"), ([0.3, 0.6], "holds in part")],
+)
+def test_the_discrepancy_is_judged_from_before_training(curve, verdict):
+    import claims
+
+    record = {
+        "final": {"start": {"discrepancy": [0.2, 0.4]}},
+        "curves": {"discrepancy": [[value, value] for value in curve]},
+    }
+    assert claims.discrepancy_bump({"figure1": {"lra_e": record}})[1] == verdict
+
+
 def test_sparsity_is_not_compared_with_a_network_that_learned_nothing():
     import claims
 
