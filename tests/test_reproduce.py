@@ -190,6 +190,15 @@ def test_angles_are_judged_layer_by_layer_too(layer, verdict):
     assert claims.within_90_degrees(results)[1] == verdict
 
 
+@pytest.mark.parametrize(("algo", "angles"), [("dfa", ["80°", "70°"]), ("equil_prop", ["–", "–"])])
+def test_settling_units_have_no_angle_to_backprop(algo, angles):
+    import results
+
+    final = {"angle": [80.0], "layer_angles": [[70.0, 0.0]], "erring": [[25.0, 100.0]]}
+    row = results.alignment_of({"settings": {"algo": algo}, "final": final})
+    assert row == [*angles, "25.0 %"]
+
+
 @pytest.mark.parametrize(
     ("curve", "verdict"),
     [([0.5, 0.4], "holds"), ([0.2, 0.1], "holds in part"), ([0.3, 0.6], "holds in part")],
