@@ -36,13 +36,14 @@ LRA_E_BETA = {("sign", 1): 0.6, ("sign", 3): 0.0003, ("kwta", 3): 0.03}
 FALLING = {"opt": "adam", "lr": 0.001, "schedule": "cosine"}  # what suits units that are on or off
 # Units that send a sign and keep a graded state, which is what has a target: rules, the state's
 # activation, and how they train. DTP has its preset.
-BINARY = {"network": "mlp_binary", "epochs": 30, "w_init": "glorot"}
+BINARY = {"network": "mlp_binary", "epochs": 60, "w_init": "glorot"}
 SMALL = "gaussian:0.01"  # E then is what it has learned, (W - W at the start)ᵀ but for decay
+DECAYED = {"weight_decay": 0.1, **FALLING}
 BINARY_RULES = (
-    ("lra_e", "tanh", {"derivative": False, "e_init": SMALL, "weight_decay": 0.1, **FALLING}),
-    ("backprop", "hard_tanh", {"weight_decay": 0.03, **FALLING}),
-    ("backprop", "tanh", {"weight_decay": 0.03, **FALLING}),
-    ("dtp", "tanh", {}),
+    ("lra_e", "tanh", {"derivative": False, "e_init": SMALL, **DECAYED}),
+    ("backprop", "hard_tanh", DECAYED),
+    ("backprop", "tanh", DECAYED),
+    ("dtp", "tanh", {"epochs": 30, "seeds": 3}),
 )
 
 
