@@ -34,7 +34,6 @@ TITLES = {
 }
 # What a table needs said before it.
 REMARKS = {
-    "depth": "Rules that settle in dozens of passes at every step have 16 layers alone.\n",
     "activations": """\
 LRA-E V2 takes no derivative. Where units have none, backprop takes a surrogate's slope
 (straight-through), and so does DTP inside a layer. Units of `mlp_binary` send a sign and keep a
