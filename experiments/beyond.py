@@ -9,6 +9,8 @@ import cells
 from cells import Cell, Scale
 from runs import SURROGATES
 
+FALLING = {"opt": "adam", "lr": 0.001, "schedule": "cosine"}
+DECAYED = {"weight_decay": 0.1, **FALLING}
 # They keep the norm of activities on the way up and of errors on the way down, at any depth.
 DEEP = {"w_init": "orthogonal", "e_init": "unit_gain:0.1"}
 DEEP_RATE = 0.003  # of 0.001, 0.003 and 0.01 the best on validation at 64 layers
@@ -31,12 +33,10 @@ DEEP_OTHERS = {
 UNITS_LRA_E = {"opt": "adam", "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
 LRA_E_BETA = {("sign", 1): 0.6, ("sign", 3): 0.0003, ("kwta", 3): 0.03}
-FALLING = {"opt": "adam", "lr": 0.001, "schedule": "cosine"}  # what suits units that are on or off
 # Units that send a sign and keep a graded state, which is what has a target: rules, the state's
 # activation, and how they train. DTP has its preset.
 BINARY = {"network": "mlp_binary", "epochs": 60, "w_init": "glorot"}
 SMALL = "gaussian:0.01"  # E then is what it has learned, (W - W at the start)ᵀ but for decay
-DECAYED = {"weight_decay": 0.1, **FALLING}
 BINARY_RULES = (
     ("lra_e", "tanh", {"derivative": False, "e_init": SMALL, **DECAYED}),
     ("backprop", "hard_tanh", DECAYED),
@@ -47,9 +47,8 @@ BINARY_RULES = (
 
 def depth(scale: Scale) -> Iterator[Cell]:
     """MLPs on MNIST: LRA-E with 8 to 64 hidden layers at length, every rule for three epochs."""
-    decayed = {"opt": "adam", "lr": 0.001, "schedule": "cosine", "weight_decay": 0.1}
     for version, derivative in (("v1", True), ("v2", False)):
-        changes = {"epochs": 30, "derivative": derivative, **decayed, **DEEP}
+        changes = {"epochs": 30, "derivative": derivative, **DECAYED, **DEEP}
         yield Cell("depth", f"lra_e-8-{version}", scale.settings("lra_e", "mnist", 8, **changes))
     for layers in (16, 32, 64):
         settings = scale.settings("lra_e", "mnist", layers, epochs=20, lr=DEEP_RATE, **DEEP)
@@ -74,15 +73,7 @@ def networks(scale: Scale) -> Iterator[Cell]:
         settings = scale.settings(algo, "fashion_mnist", hidden_layers, seeds=3, **changes)
         return Cell("networks", name, settings)
 
-    conv = {
-        "network": "resnet_small",
-        "width": 16,
-        "epochs": 10,
-        "opt": "adam",
-        "lr": 0.001,
-        "schedule": "cosine",
-        "w_init": "glorot",
-    }
+    conv = {"network": "resnet_small", "width": 16, "epochs": 10, "w_init": "glorot", **FALLING}
     # W and E move and decay alike, so that E becomes Wᵀ and each layer's V2 backprop but for scale.
     aligning = {"e_init": "glorot", "derivative": False, "weight_decay": 0.5}
     yield cell("lra_e-resnet_small", "lra_e", None, **conv, **aligning)
@@ -112,7 +103,7 @@ def activations(scale: Scale) -> Iterator[Cell]:
             "backprop": {"opt": "adam", "lr": 0.0003, **sloped},
         }
         if layers == 1:  # deeper networks of LRA-E gain nothing by it
-            rules["lra_e"] |= {"e_init": "glorot", "weight_decay": 0.1, **FALLING}
+            rules["lra_e"] |= {"e_init": "glorot", **DECAYED}
             rules["backprop"] |= FALLING
         for algo, changes in rules.items():
             settings = scale.settings(algo, "fashion_mnist", layers, seeds=3, epochs=10, **changes)

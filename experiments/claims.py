@@ -53,7 +53,7 @@ def size_of(records: list[dict]) -> str:
 def best_at_every_depth(results) -> Evidence:
     """LRA-E against every other rule, six comparisons."""
     won, texts, compared = [], [], []
-    for table, dataset in (("table1", "mnist"), ("table2", "fashion_mnist")):
+    for dataset, table in cells.TABLES.items():
         for depth in cells.DEPTHS:
             found = {a: mean_of(results[table], f"{a}-{depth}") for a in cells.PAPER[dataset]}
             if None in found.values():
@@ -71,7 +71,7 @@ def breaks_down(algo: str) -> Callable[[dict], Evidence]:
 
     def check(results) -> Evidence:
         texts, checks, compared = [], [], []
-        for table, dataset in (("table1", "mnist"), ("table2", "fashion_mnist")):
+        for dataset, table in cells.TABLES.items():
             names = [f"{algo}-{depth}" for depth in (3, 8)]
             shallow, deep = (mean_of(results[table], name) for name in names)
             if shallow is None or deep is None:

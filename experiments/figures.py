@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from records import NAMES, optimizer_of, seeds_in_words
+from records import NAMES, extent, optimizer_of
 
 matplotlib.use("Agg")
 plt.rcParams["svg.hashsalt"] = "lrajax"  # the same figure gives the same file
@@ -130,9 +130,8 @@ def numbers(name: str, results: dict[str, dict[str, dict]]) -> str:
         else:
             best = 100 - np.asarray(record["summary"]["valid_error"], float)
             text = f"best validation accuracy {best.mean():.2f} %"
-        settings, count = record["settings"], seeds_in_words(len(record["summary"]["seeds"]))
-        how = f"{optimizer_of(settings)}, {count}, {settings['epochs']} epochs"
-        lines.append(f"- {cell}: {text} ({how})")
+        how = optimizer_of(record["settings"])
+        lines.append(f"- {cell}: {text} ({how}, {extent(record)})")
     return "\n".join(lines) + "\n"
 
 

@@ -153,6 +153,12 @@ def seeds_in_words(count: int) -> str:
     return f"{count} seed{'s' * (count > 1)}"
 
 
+def extent(record: Mapping[str, Any]) -> str:
+    """How much a cell was trained: 5 seeds, 20 epochs."""
+    settings = record["settings"]
+    return f"{seeds_in_words(len(settings['seeds']))}, {settings['epochs']} epochs"
+
+
 def joined_summary(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One summary of runs that were trained apart and differ in nothing but their seeds."""
     joined = {

@@ -14,7 +14,7 @@ import cells
 import claims
 import commandline
 from absl import app, flags
-from records import ERRORS, NAMES, moments, optimizer_of, seeds_in_words
+from records import ERRORS, NAMES, extent, moments, optimizer_of
 
 try:
     import figures
@@ -197,11 +197,9 @@ def attack_table(records: dict[str, dict]) -> str:
     attacks = list(next(iter(records.values()))["final"]["attacked"])
     rows = []
     for record in records.values():
-        found, count = record["final"]["attacked"], len(record["summary"]["seeds"])
-        settings = record["settings"]
-        name = f"{NAMES[settings['algo']]} ({seeds_in_words(count)}, {settings['epochs']} epochs)"
+        found, name = record["final"]["attacked"], NAMES[record["settings"]["algo"]]
         errors = (spread(*moments(found[attack])) for attack in attacks)
-        rows.append([name, *errors])
+        rows.append([f"{name} ({extent(record)})", *errors])
     return table(["rule", *attacks], rows)
 
 
