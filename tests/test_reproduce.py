@@ -1,5 +1,6 @@
 """experiments/reproduce.py and results.py, on a few of the quick cells."""
 
+import contextlib
 import json
 import pathlib
 import subprocess
@@ -87,6 +88,43 @@ def test_two_processes_share_the_work(results):
     assert sorted(cell["summary"]["seeds"]) == [0, 1]
     assert len(cell["parts"]) == 2
     assert not list((out / "unfinished" / "table1").glob("*-3-*"))
+
+
+def test_a_cell_that_is_cut_off_ends_as_it_would_have(tmp_path, monkeypatch, capsys):
+    import cells
+    import folder
+    import reproduce
+
+    from lrajax import data
+
+    monkeypatch.setattr(reproduce, "load", data.load)
+    monkeypatch.setattr(reproduce, "CHECKPOINT_EVERY", 2)
+    scale = cells.Scale(seeds=(0,), width=8, dataset="digits")
+    cell = cells.Cell("figure1", "dtp_sigma", scale.settings("dtp_sigma", "digits", 2, epochs=4))
+    write_epoch = folder.RunFolder.write_epoch
+
+    def cut_off(self, epoch, run, **more):
+        if epoch.number == 4:
+            raise KeyboardInterrupt
+        write_epoch(self, epoch, run, **more)
+
+    def train(name):
+        kept = folder.RunFolder(str(tmp_path / name), cell.settings, print)
+        kept.open()
+        with contextlib.closing(kept):
+            return reproduce.run_cell(cell, kept)
+
+    whole = train("whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.RunFolder, "write_epoch", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            train("cut")
+    assert len((tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()) == 3
+    again = train("cut")
+    assert "goes on after epoch 2 of 4" in capsys.readouterr().out
+    assert len(whole["curves"]["angle"]) == 4
+    for name in ("settings", "summary", "curves", "final"):
+        assert again[name] == whole[name]
 
 
 def test_a_cell_made_with_other_settings_is_not_added_to(results):
