@@ -33,6 +33,7 @@ DEEP_OTHERS = {
 UNITS_LRA_E = {"opt": "adam", "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
 LRA_E_BETA = {("sign", 1): 0.6, ("sign", 3): 0.0003, ("kwta", 3): 0.03}
+BINARY_BETA = {1: 0.01, 3: 0.1}  # of LRA-E V2, by depth
 # Units that send a sign and keep a graded state, which is what has a target: rules, the state's
 # activation, and how they train. DTP has its preset.
 BINARY = {"network": "mlp_binary", "epochs": 60, "w_init": "glorot"}
@@ -67,17 +68,25 @@ def rules(scale: Scale) -> Iterator[Cell]:
 
 
 def networks(scale: Scale) -> Iterator[Cell]:
-    """A convolutional network beside backprop, 32 residual layers beside 8, on Fashion-MNIST."""
+    """Networks for images beside backprop, 32 residual layers beside 8, on Fashion-MNIST."""
 
     def cell(name, algo, hidden_layers, **changes):
         settings = scale.settings(algo, "fashion_mnist", hidden_layers, seeds=3, **changes)
         return Cell("networks", name, settings)
 
-    conv = {"network": "resnet_small", "width": 16, "epochs": 10, "w_init": "glorot", **FALLING}
-    # W and E move and decay alike, so that E becomes Wᵀ and each layer's V2 backprop but for scale.
-    aligning = {"e_init": "glorot", "derivative": False, "weight_decay": 0.5}
-    yield cell("lra_e-resnet_small", "lra_e", None, **conv, **aligning)
-    yield cell("backprop-resnet_small", "backprop", None, **conv, weight_decay=0.1)
+    # W and E move and decay alike, so that E becomes Wᵀ and each layer's V2 backprop but for scale:
+    # by decay from a random E, or from next to none.
+    decaying = {"e_init": "glorot", "weight_decay": 0.5}
+    growing = {"e_init": SMALL, "weight_decay": 0.1}
+    images = (
+        ("resnet_small", 16, decaying),
+        ("lenet", 6, growing),
+        ("locally_connected", 8, growing),
+    )
+    for network, width, aligning in images:
+        common = {"network": network, "width": width, "epochs": 10, "w_init": "glorot", **FALLING}
+        yield cell(f"lra_e-{network}", "lra_e", None, derivative=False, **common, **aligning)
+        yield cell(f"backprop-{network}", "backprop", None, weight_decay=0.1, **common)
     # 32 tanh in a row would squash what the skips carry; relu passes it. W and E add little to it:
     # a gain of 1/√depth keeps activities from growing; 2β = 1 keeps the errors' norm.
     resmlp = {"network": "resmlp", "activation": "relu", "epochs": 20, "schedule": "cosine"}
@@ -111,6 +120,8 @@ def activations(scale: Scale) -> Iterator[Cell]:
     for layers in (1, 3):
         for algo, state, training in BINARY_RULES:
             changes = {"activation": state, **BINARY, **training}
+            if algo == "lra_e":
+                changes["beta"] = BINARY_BETA[layers]
             settings = scale.settings(algo, "fashion_mnist", layers, **changes)
             yield Cell("activations", f"{algo}-binary_{state}-{layers}", settings)
 
