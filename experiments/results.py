@@ -144,16 +144,18 @@ def optimizer_table(results: dict[str, dict[str, dict]]) -> str:
     return paper_table("LRA-E on", ["sgd", "adam", "rmsprop"], rows)
 
 
-def command(target: str) -> str:
-    """What trains a target's cells."""
-    return f"`python experiments/reproduce.py --target={target} --data_dir=FOLDER`\n"
+def command(target: str, seeds: int | None = None) -> str:
+    """What trains a target's cells; so many seeds of each at most, None for the default."""
+    flag = f" --seeds={seeds}" if seeds else ""
+    return f"`python experiments/reproduce.py --target={target}{flag} --data_dir=FOLDER`\n"
 
 
 def beyond_section(target: str, records: dict[str, dict]) -> list[str]:
     """Heading, command and table of a target beyond the paper."""
     draw = attack_table if target == "robustness" else error_table
     remark = [REMARKS[target]] if target in REMARKS else []
-    return [f"## {TITLES[target]}\n", command(target), *remark, draw(records)]
+    most = max(len(record["summary"]["seeds"]) for record in records.values())
+    return [f"## {TITLES[target]}\n", command(target, most), *remark, draw(records)]
 
 
 def error_table(records: dict[str, dict]) -> str:
