@@ -4,7 +4,8 @@ r"""Trains autoencoders (y = x) by LRA-E and by backprop; keeps what they make o
     python experiments/autoencode.py --dataset=mnist --data_dir=FOLDER --out_dir=results
 
 Writes OUT_DIR/autoencoder/RULE-OUTPUT.json for either rule and for Bernoulli and Gaussian outputs;
-those that are there are not trained again. `python experiments/results.py` draws them.
+those that are there are not trained again. `python experiments/results.py --results=OUT_DIR
+--out=OUT_DIR/RESULTS.md` draws them, OUT_DIR/figures/autoencoder.png.
 """
 
 import itertools

@@ -15,6 +15,7 @@ import runs
 import lrajax
 from lrajax import diagnostics, training
 from lrajax.data import Examples
+from lrajax.network import forward
 
 BATCHES = 40  # mini-batches of 50 validation examples that an epoch's angles are averaged over
 
@@ -150,14 +151,22 @@ def attacked(experiment: runs.Experiment, params: lrajax.Params) -> dict[str, li
 
     "none": as they are; "noise": Gaussian, of that standard deviation; "fgsm": one step of that
     size along the sign of the loss's gradient (Goodfellow et al. 2015); "pgd": ten steps of a
-    quarter of it, within that distance (Madry et al. 2018). Both follow the network's true
-    gradient. Pixels stay in [0, 1].
+    quarter of it, within that distance (Madry et al. 2018, but from the example itself). Both
+    follow the network's true gradient. Pixels stay in [0, 1].
     """
     algo, _ = experiment.make({})
+    network = experiment.settings.make_network(*experiment.shape)
     x, y = first(experiment, experiment.parts[2], 2_000)
 
+    def margin(params, x):
+        # The loss is log(1 + e^margin): the same sign of the gradient, which would be rounded to 0
+        # where the answer is confident.
+        (*_, logits), _ = forward(network, params.forward, x)
+        others = jnp.where(y == 1, -jnp.inf, logits)
+        return jax.nn.logsumexp(others, axis=1) - (logits * y).sum(axis=1)
+
     def ascend(params, x_now, step, size):
-        slope = jax.grad(lambda x: algo.loss(y, algo.predict(params, x)).sum())(x_now)
+        slope = jax.grad(lambda x: margin(params, x).sum())(x_now)
         return jnp.clip(jnp.clip(x_now + step * jnp.sign(slope), x - size, x + size), 0, 1)
 
     def noise(params, size):

@@ -93,6 +93,11 @@ class Settings:
         one_of("schedule", self.schedule, SCHEDULES)
         at_least("weight_decay", self.weight_decay, 0)
         fixed = [name for name, size in network_sizes(self.network).items() if size is None]
+        if self.algo == "equil_prop" and self.activation != "tanh":
+            raise ValueError(
+                f"activation={self.activation} is not a setting of algo=equil_prop, whose units "
+                "are clipped to [0, 1]: drop it"
+            )
         if self.activation == BERNOULLI and self.network != "mlp":
             raise ValueError(f"activation={BERNOULLI} needs network=mlp, not {self.network}")
         for name, most in LIMITS.items():

@@ -29,7 +29,8 @@ def by_layer(rules: Sequence[Algorithm]) -> Algorithm:
       and `aux` has every distinct rule's Λ. `predict` and `loss` are the last layer's rule's.
 
     Raises:
-      ValueError: not one rule for each layer, or rules on different networks.
+      ValueError: not one rule for each layer, or rules whose forward parameters differ in shape.
+        Networks that differ otherwise, in an activation say, are not told apart.
     """
     distinct = tuple(dict.fromkeys(rules))
     owners = [distinct.index(rule) for rule in rules]
@@ -41,7 +42,9 @@ def by_layer(rules: Sequence[Algorithm]) -> Algorithm:
 
     def join(per_rule):
         """Every distinct rule's feedback entries, layer by layer."""
-        return tuple(entries if any(entries) else () for entries in zip(*per_rule, strict=True))
+        return tuple(
+            entries if jax.tree.leaves(entries) else () for entries in zip(*per_rule, strict=True)
+        )
 
     def params_of(i: int, params: Params) -> Params:
         return params._replace(feedback=tuple(e[i] if e else () for e in params.feedback))

@@ -47,11 +47,19 @@ def feedback_angles(params: Params) -> Array:
     """Angle in degrees between E and Wᵀ, for each layer that has an E, [n_feedback].
 
     For the rules whose feedback mirrors the forward weights (RFA, LRA-E); both are stored in the
-    orientation of W.
+    orientation of W. Feedback that has not the shape of W (DFA's, that of several rules) is left
+    out.
     """
-    weights = mirrored(params.feedback, params.forward)
-    pairs = zip(weights, params.feedback, strict=True)
-    return jnp.stack([angle(w, e) for w, e in pairs if e])
+    mirrors = [e if _mirrors(e, theta) else () for theta, e in zip(*params, strict=True)]
+    weights = mirrored(tuple(mirrors), params.forward)
+    # An array even of no angle at all.
+    return jnp.array([angle(w, e) for w, e in zip(weights, mirrors, strict=True) if e])
+
+
+def _mirrors(e: PyTree, theta: PyTree) -> bool:
+    return isinstance(e, dict) and all(
+        name in theta and theta[name].shape == value.shape for name, value in e.items()
+    )
 
 
 def total_discrepancy(
@@ -151,7 +159,11 @@ def quantities(lambda_: Calculations, updates: Params, params: Params) -> dict[s
         named |= {f"targets/{l}": lambda_.targets[l], f"errors/{l}": lambda_.errors[l]}
     for kind, tree in (("updates", updates), ("params", params)):
         for part, entries in tree._asdict().items():
-            named |= {f"{kind}/{part}/{l}": entry for l, entry in enumerate(entries) if entry}
+            named |= {
+                f"{kind}/{part}/{l}": entry
+                for l, entry in enumerate(entries)
+                if jax.tree.leaves(entry)
+            }
     return named
 
 

@@ -1,5 +1,6 @@
 """Networks: `mlp`, `autoencoder`, the forward pass, and the two steps that most rules share."""
 
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -87,7 +88,8 @@ def forward(network: Network, params: tuple, x: Array) -> tuple[tuple, tuple]:
     """Pre- and post-activities of every layer (equation 1).
 
     Raises:
-      ValueError: x is not a batch of what the first layer takes.
+      ValueError: x is not a batch of what the first layer takes, or a layer does not take what the
+        one below gives.
     """
     check_input(network, x)
     hs, zs = [], []
@@ -116,10 +118,16 @@ def output_error(batch: Batch, z_out: Array) -> Array:
 
 
 def check_input(network: Network, x: Array) -> None:
-    """Raises ValueError unless x is a batch of what the first layer takes."""
+    """Raises ValueError unless every layer takes what comes from below, the first one x."""
     in_shape = network.layers[0].in_shape
     if x.shape[1:] != in_shape:
         raise ValueError(f"x has shape {x.shape}; the network takes batches of {in_shape}")
+    for l, (below, layer) in enumerate(itertools.pairwise(network.layers), 1):
+        if layer.in_shape != below.out_shape:
+            raise ValueError(
+                f"layer {l} takes {layer.in_shape}, the layer below gives {below.out_shape}: make "
+                "it take that, or wrap it in layers.reshaped"
+            )
 
 
 def check_labels(y: Array, z_out: Array) -> None:
@@ -171,7 +179,7 @@ def fixed_feedback_updates(
 def mirrored(feedback: tuple, entries: tuple) -> tuple:
     """What E mirrors, by name, of forward parameters or their updates; `()` where there is no E."""
     return tuple(
-        {name: entry[name] for name in e} if e else ()
+        {name: entry[name] for name in e} if isinstance(e, dict) else ()
         for e, entry in zip(feedback, entries, strict=True)
     )
 

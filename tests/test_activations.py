@@ -54,6 +54,14 @@ def test_divisive_normalisation_by_hand_and_in_its_derivative():
     np.testing.assert_allclose(vjp, np.array(moved) / 2e-2, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("fraction", "units", "winners"),
+    [(0.07, 100, 7), (0.14, 50, 7), (0.55, 100, 55), (0.071, 100, 8), (1e-9, 10, 1)],
+)
+def test_so_many_units_win_although_a_fraction_is_rounded(fraction, units, winners):
+    assert (layers.kwta(fraction)(jnp.arange(1.0, units + 1)) != 0).sum() == winners
+
+
 def test_kwta_is_over_a_whole_layer_of_maps():
     h = jax.random.normal(jax.random.key(0), (3, 4, 2))
     z = layers.kwta(0.25)(h)

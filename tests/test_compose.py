@@ -6,7 +6,7 @@ import pytest
 import reference
 
 import lrajax
-from lrajax import training
+from lrajax import diagnostics, training
 
 KEY = jax.random.key(5)
 
@@ -53,6 +53,34 @@ def test_each_layer_follows_its_own_rule(mixture):
     pairs = zip(of_below[1].feedback, of_above[1].feedback, strict=True)
     chex.assert_trees_all_equal(found[1].feedback, ((), *list(pairs)[1:]))
     assert mixed.loss is above.loss
+
+
+def test_a_rules_feedback_may_be_a_plain_array(mixture):
+    below, *_, batch = mixture
+
+    def bare(params):
+        return params._replace(feedback=tuple(e["w"] if e else () for e in params.feedback))
+
+    def named(params):
+        return params._replace(
+            feedback=tuple({"w": e} if jax.tree.leaves(e) else () for e in params.feedback)
+        )
+
+    rule = below._replace(
+        init=lambda key: bare(below.init(key)),
+        compute_targets=lambda params, batch, key=None: below.compute_targets(named(params), batch),
+        calc_updates=lambda params, lambda_: bare(below.calc_updates(named(params), lambda_)),
+    )
+    params, expected = (reference.make_params(of) for of in (rule, below))
+    mixed = lrajax.by_layer([rule] * 4)
+    alone = reference.compute(below, expected, batch)[1]
+    wrapped = params._replace(feedback=((), *((e,) for e in params.feedback[1:])))
+    found = reference.compute(mixed, wrapped, batch)[1]
+    chex.assert_trees_all_equal(found.forward, alone.forward)
+    chex.assert_trees_all_equal_shapes(jax.eval_shape(mixed.init, KEY), wrapped)
+    assert "updates/feedback/1" in diagnostics.quantities(
+        reference.compute(rule, params, batch)[0], params, params
+    )
 
 
 def test_jit_and_vmap(mixture):

@@ -135,6 +135,32 @@ def test_updates_are_finite_and_of_every_forward_parameter(name, activation):
 
 
 @every_rule
+def test_layers_without_parameters_and_layers_that_do_not_fit(name):
+    dense = lrajax.mlp((8, 8, 4, 2)).layers
+    pooled = lrajax.Layer(
+        in_shape=(8,),
+        out_shape=(4,),
+        init=lambda key, initializer: {},
+        init_feedback=lambda key, initializer: {},
+        pre=lambda theta, z: z.reshape(4, 2).mean(axis=1),
+        post=lambda h: h,
+        feedback=lambda e, error: jnp.repeat(error, 2) / 2,
+    )
+    network = lrajax.Network((dense[0], pooled, dense[2]), lrajax.losses.categorical)
+    rule = factory(name)(network)
+    params, batch = jax.eval_shape(rule.init, KEY), reference.make_batch(network, 6)
+    function = functools.partial(reference.compute, rule)
+    _, updates = jax.eval_shape(function, params, batch, KEY)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    askew = factory(name)(network._replace(layers=(dense[0], dense[2])))
+    with pytest.raises(ValueError, match=r"layer 1 takes \(4,\), the layer below gives \(8,\)"):
+        jax.eval_shape(
+            lambda params: reference.compute(askew, params, batch, KEY),
+            jax.eval_shape(askew.init, KEY),
+        )
+
+
+@every_rule
 def test_jit_equals_eager(name):
     rule, params, batch, _, _ = case(name)
     function = functools.partial(reference.compute, rule)

@@ -48,6 +48,14 @@ def test_feedback_angles_skip_layers_without_feedback_and_parameters_without_a_m
     np.testing.assert_allclose(diagnostics.feedback_angles(params), [45, 180], atol=0.05)
 
 
+def test_feedback_that_is_no_mirror_has_no_angle(network, key):
+    below, above = lrajax.dfa(network), lrajax.lra_e(network)
+    # DFA's feedback from the output to the topmost hidden layer has the shape of W.
+    rules = {lrajax.backprop(network): 0, below: 1, lrajax.by_layer([below] * 2 + [above] * 2): 0}
+    for rule, count in rules.items():
+        assert diagnostics.feedback_angles(reference.make_params(rule)).shape == (count,)
+
+
 @pytest.mark.parametrize(
     ("loss", "hidden"),
     [(losses.gaussian, [5, 9]), (losses.cauchy, [np.log(2) + np.log(5), np.log(10)])],

@@ -162,3 +162,9 @@ def test_one_hidden_layer_has_no_decoders_at_all(key):
     assert lambda_.aux == ()
     gradient = (lambda_.z[1] - batch.y) @ params.forward[1]["w"].T
     chex.assert_trees_all_close(lambda_.targets[0], lambda_.z[0] - RATE * gradient, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [lrajax.dtp, lrajax.dtp_sigma])
+def test_a_network_without_a_hidden_layer_is_refused(rule, network):
+    with pytest.raises(ValueError, match="no hidden layer"):
+        rule(network._replace(layers=network.layers[-1:]))

@@ -423,6 +423,7 @@ def test_the_watch_names_the_first_step_and_quantity(spoil, culprit):
         ({"algo": "equil_prop", "hyperparameters": {"rates": (math.nan, 1)}}, "rates"),
         ({"algo": "equil_prop", "hyperparameters": {"tolerance": math.nan}}, "tolerance"),
         ({"algo": "equil_prop", "hyperparameters": {"step_size": 0.0}}, "step_size"),
+        ({"algo": "equil_prop", "hyperparameters": {}, "activation": "relu"}, "activation=relu"),
     ],
 )
 def test_numbers_that_cannot_be_meant(changes, words):

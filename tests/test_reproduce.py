@@ -340,6 +340,12 @@ def test_attacks_follow_the_gradient_and_grow_with_their_size():
     assert error["none"] <= error["fgsm 0.01"]
     assert error["fgsm 0.1"] > 2 * error["noise 0.1"]
     assert error["pgd 0.1"] >= error["fgsm 0.1"]
+    # The answers are the same, but so confident that the loss has next to no gradient.
+    best = last.run.best.params
+    confident = best._replace(
+        forward=(*best.forward[:-1], jax.tree.map(lambda a: 8 * a, best.forward[-1]))
+    )
+    assert sum(probes.attacked(experiment, confident)["fgsm 0.1"]) >= error["fgsm 0.1"]
 
 
 COSINE = (0.5, 0.5 * (1 + 0.5**0.5) / 2, 0.25)

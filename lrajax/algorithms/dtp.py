@@ -80,7 +80,7 @@ def dtp(
       the first layer and the output. `compute_targets` needs a key.
 
     Raises:
-      ValueError: a hyperparameter out of range, an unknown reduction.
+      ValueError: no hidden layer, a hyperparameter out of range, an unknown reduction.
     """
     at_least("noise", noise, 0)
     return _dtp(network, noise, lambda sigma, *_: sigma, target_rate, reduction, w_init, e_init)
@@ -109,7 +109,7 @@ def dtp_sigma(
       The rule; see `dtp`.
 
     Raises:
-      ValueError: a hyperparameter out of range, an unknown reduction.
+      ValueError: no hidden layer, a hyperparameter out of range, an unknown reduction.
     """
     positive("alpha", alpha)
 
@@ -132,6 +132,8 @@ def _dtp(
 ) -> Algorithm:
     positive("target_rate", target_rate)
     check_reduction(reduction)
+    if len(network.layers) < 2:
+        raise ValueError("network has no hidden layer: DTP needs one, whose target to propagate")
     # Decoders stand between hidden layers alone: nothing teaches the input, and the topmost hidden
     # layer takes its target from the output's gradient.
     decoded = range(1, len(network.layers) - 1)

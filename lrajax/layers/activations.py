@@ -28,7 +28,8 @@ def kwta(fraction: float) -> Activation:
     between("fraction", fraction, 0, 1)
 
     def post(h):
-        least = jax.lax.top_k(h.ravel(), math.ceil(fraction * h.size))[0][-1]
+        winners = math.ceil(round(fraction * h.size, 6))  # 0.07 * 100 is more than 7
+        least = jax.lax.top_k(h.ravel(), max(1, winners))[0][-1]
         return jnp.where(h >= least, h, 0)
 
     return post

@@ -29,7 +29,8 @@ def residual(layer: Layer) -> Layer:
 def layer_norm(layer: Layer) -> Layer:
     """The layer with z = φ(standardised h): mean 0 and variance 1 over an example's activity.
 
-    There is no learned gain, and the layer's own bias stays before the norm.
+    There is no learned gain, and the layer's own bias stays before the norm. `residual` may stand
+    inside or outside alike: its skip joins before the norm.
     """
 
     def post(h):
@@ -59,8 +60,9 @@ def dropout(layer: Layer, rate: float, key: PRNGKeyArray | None) -> Layer:
     Args:
       layer: a hidden layer.
       rate: probability that a unit is silent, in [0, 1).
-      key: what the masks are drawn from, another one for each example of a mini-batch; None leaves
-        the layer as it is, for evaluation. `lrajax.stochastic` gives a rule a new key at each step.
+      key: what the masks are drawn from, another one for each example of a mini-batch, so that
+        `post` works under the functions of `lrajax.layers` alone; None leaves the layer as it is,
+        for evaluation. `lrajax.stochastic` gives a rule a new key at each step.
 
     Raises:
       ValueError: a rate out of range.
@@ -80,7 +82,8 @@ def dropout(layer: Layer, rate: float, key: PRNGKeyArray | None) -> Layer:
 def bernoulli(layer: Layer, key: PRNGKeyArray | None) -> Layer:
     """The layer with stochastic binary units in place of its activation, P(z = 1) = sigmoid(h).
 
-    The derivative goes straight through the draw: it is the sigmoid's (Bengio et al. 2013).
+    The derivative goes straight through the draw: it is the sigmoid's (Bengio et al. 2013). As it
+    takes the place of `post`, it goes inside `layer_norm` and `dropout`.
 
     Args:
       layer: a hidden layer.
