@@ -269,6 +269,7 @@ def main(argv: list[str]) -> None:
     if not any(results.values()):
         commandline.fail(ValueError(f"results={folder} holds no results: run reproduce.py first"))
     out = pathlib.Path(OUT.value)
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render(results))
     for name, draw in {**figures.FIGURES, "autoencoder": figures.autoencoder}.items():
         if results[name]:

@@ -152,7 +152,7 @@ def test_a_part_that_fails_is_named_and_the_others_are_trained(results):
 
 
 def test_results_are_rendered_with_figures(results):
-    out = results / "RESULTS.md"
+    out = results / "drawn" / "RESULTS.md"
     done = run("results.py", f"--results={results}", f"--out={out}")
     assert done.returncode == 0, done.stderr
     text = out.read_text()
@@ -161,7 +161,10 @@ def test_results_are_rendered_with_figures(results):
     assert error > 13.41  # as after two epochs: above both tables'
     assert text.count("Above the paper's test error: DFA, 3 layers.") == 2
     assert text.count("Above the paper's test error: none.") == 1
-    assert {path.name for path in (results / "figures").iterdir()} >= {"figure1.png", "figure1.svg"}
+    assert {path.name for path in (out.parent / "figures").iterdir()} >= {
+        "figure1.png",
+        "figure1.svg",
+    }
 
 
 def test_figure_3_has_a_frame_for_each_depth():
