@@ -33,7 +33,6 @@ DEEP_OTHERS = {
 UNITS_LRA_E = {"opt": "adam", "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
 LRA_E_BETA = {("sign", 1): 0.6, ("sign", 3): 0.0003, ("kwta", 3): 0.03}
-BINARY_BETA = {1: 0.01, 3: 0.1}  # of LRA-E V2, by depth
 # Units that send a sign and keep a graded state, which is what has a target: rules, the state's
 # activation, and how they train. DTP has its preset.
 BINARY = {"network": "mlp_binary", "epochs": 60, "w_init": "glorot"}
@@ -44,6 +43,7 @@ BINARY_RULES = (
     ("backprop", "tanh", DECAYED),
     ("dtp", "tanh", {"epochs": 30, "seeds": 3}),
 )
+BINARY_CHANGES = {("lra_e", 1): {"beta": 0.01}}  # of these cells, by rule and depth
 
 
 def depth(scale: Scale) -> Iterator[Cell]:
@@ -120,8 +120,7 @@ def activations(scale: Scale) -> Iterator[Cell]:
     for layers in (1, 3):
         for algo, state, training in BINARY_RULES:
             changes = {"activation": state, **BINARY, **training}
-            if algo == "lra_e":
-                changes["beta"] = BINARY_BETA[layers]
+            changes |= BINARY_CHANGES.get((algo, layers), {})
             settings = scale.settings(algo, "fashion_mnist", layers, **changes)
             yield Cell("activations", f"{algo}-binary_{state}-{layers}", settings)
 

@@ -19,8 +19,10 @@ from lrajax.network import forward
 
 BATCHES = 40  # mini-batches of 50 validation examples that an epoch's angles are averaged over
 
+Probe = Callable[[lrajax.Params], dict[str, Any]]
 
-def make(target: str, experiment: runs.Experiment) -> Callable[[lrajax.Params], dict[str, Any]]:
+
+def make(target: str, experiment: runs.Experiment) -> Probe:
     """What a target measures after every epoch, from all runs' parameters."""
     if target != "figure1":
         return lambda params: {}
@@ -51,13 +53,15 @@ def make(target: str, experiment: runs.Experiment) -> Callable[[lrajax.Params], 
     return lambda params: jax.tree.map(records.rounded, over_runs(params))
 
 
-def final(target: str, experiment: runs.Experiment, params: lrajax.Params) -> dict[str, Any]:
+def final(
+    target: str, experiment: runs.Experiment, params: lrajax.Params, probe: Probe
+) -> dict[str, Any]:
     """What a target measures at the end, from the selected parameters of all runs.
 
-    For figure 1 what `make` measures, from the parameters before the first epoch.
+    For figure 1 what its `probe` finds of the parameters before the first epoch.
     """
     if target == "figure1":
-        return {"start": make(target, experiment)(experiment.start().state.params)}
+        return {"start": probe(experiment.start().state.params)}
     if target == "figure2":
         return picture(experiment, jax.tree.map(lambda leaf: leaf[0], params))
     if target == "claims":

@@ -139,11 +139,15 @@ def run_cell(cell: cells.Cell, folder: RunFolder) -> dict:
         due = epoch.number % CHECKPOINT_EVERY == 0 or epoch.number == cell.settings.epochs
         on_host = experiment.on_host(run) if due else None
         folder.write_epoch(epoch, on_host, **probe(run.state.params))
-    return result_of(cell, experiment, run, folder.lines())
+    return result_of(cell, experiment, run, folder.lines(), probe)
 
 
 def result_of(
-    cell: cells.Cell, experiment: runs.Experiment, run: training.Run, lines: list[dict]
+    cell: cells.Cell,
+    experiment: runs.Experiment,
+    run: training.Run,
+    lines: list[dict],
+    probe: probes.Probe,
 ) -> dict:
     """What a cell's file says of some seeds."""
     best, diverged_at = experiment.on_host((run.best, run.diverged_at))
@@ -158,7 +162,7 @@ def result_of(
             cell.settings, best, experiment.train_error(best.params), diverged_at
         ),
         "curves": records.curves(lines),
-        "final": probes.final(cell.target, experiment, best.params),
+        "final": probes.final(cell.target, experiment, best.params, probe),
     }
 
 

@@ -50,8 +50,8 @@ def feedback_angles(params: Params) -> Array:
     orientation of W. Feedback that has not the shape of W (DFA's, that of several rules) is left
     out.
     """
-    mirrors = [e if _mirrors(e, theta) else () for theta, e in zip(*params, strict=True)]
-    weights = mirrored(tuple(mirrors), params.forward)
+    mirrors = tuple(e if _mirrors(e, theta) else () for theta, e in zip(*params, strict=True))
+    weights = mirrored(mirrors, params.forward)
     # An array even of no angle at all.
     return jnp.array([angle(w, e) for w, e in zip(weights, mirrors, strict=True) if e])
 

@@ -91,7 +91,7 @@ def forward(network: Network, params: tuple, x: Array) -> tuple[tuple, tuple]:
       ValueError: x is not a batch of what the first layer takes, or a layer does not take what the
         one below gives.
     """
-    check_input(network, x)
+    check_shapes(network, x)
     hs, zs = [], []
     z = x
     for layer, theta in zip(network.layers, params, strict=True):
@@ -117,7 +117,7 @@ def output_error(batch: Batch, z_out: Array) -> Array:
     return z_out - batch.y
 
 
-def check_input(network: Network, x: Array) -> None:
+def check_shapes(network: Network, x: Array) -> None:
     """Raises ValueError unless every layer takes what comes from below, the first one x."""
     in_shape = network.layers[0].in_shape
     if x.shape[1:] != in_shape:

@@ -48,7 +48,7 @@ def test_feedback_angles_skip_layers_without_feedback_and_parameters_without_a_m
     np.testing.assert_allclose(diagnostics.feedback_angles(params), [45, 180], atol=0.05)
 
 
-def test_feedback_that_is_no_mirror_has_no_angle(network, key):
+def test_feedback_that_is_no_mirror_has_no_angle(network):
     below, above = lrajax.dfa(network), lrajax.lra_e(network)
     # DFA's feedback from the output to the topmost hidden layer has the shape of W.
     rules = {lrajax.backprop(network): 0, below: 1, lrajax.by_layer([below] * 2 + [above] * 2): 0}

@@ -21,9 +21,9 @@ from lrajax._checks import at_least, between, one_of, positive
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
 from lrajax.losses import half_squared
 from lrajax.network import (
-    check_input,
     check_labels,
     check_reduction,
+    check_shapes,
     init_forward,
     no_feedback,
     reduce_batch,
@@ -107,7 +107,7 @@ def equil_prop(
         return _iterate(step, s, steps, tolerance)
 
     def free_phase(params, x):
-        check_input(network, x)
+        check_shapes(network, x)
         start = tuple(jnp.zeros((x.shape[0], *layer.out_shape)) for layer in network.layers)
         return relax(params, x, start, free_steps)
 
