@@ -12,19 +12,19 @@ import itertools
 import pathlib
 from typing import Any, NamedTuple
 
-import commandline
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import records
 from absl import app, flags
 from jaxtyping import Array
 from tqdm import tqdm
 
 import lrajax
-from lrajax import data, initializers, network, training
-from lrajax._checks import at_least
+from lrajax import data, initializers, networks, training
+from lrajax.checks import at_least
+from lrajax.runs import records
+from lrajax.runs.commands import commandline
 
 DATASET = flags.DEFINE_string("dataset", "digits", "digits, mnist or fashion_mnist")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder with the data set's IDX files")
@@ -168,7 +168,7 @@ def main(argv: list[str]) -> None:
         at_least("epochs", EPOCHS.value, 1)
         at_least("seeds", SEEDS.value, 1)
         dataset = data.load(DATASET.value, DATA_DIR.value)
-        pairs = list(itertools.product(RULES, network.RECONSTRUCTIONS))
+        pairs = list(itertools.product(RULES, networks.RECONSTRUCTIONS))
         missing = [pair for pair in pairs if not there(*pair, dataset)]
     except ValueError as error:
         commandline.fail(error)

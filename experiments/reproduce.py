@@ -23,19 +23,17 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-import beyond
-import cells
-import commandline
 import jax
-import probes
-import records
-import runs
 from absl import app, flags
-from folder import InUseError, RunFolder
+from paper import beyond, cells, probes
 from tqdm import tqdm
 
 from lrajax import data, training
-from lrajax._checks import at_least, one_of
+from lrajax.checks import at_least, one_of
+from lrajax.runs import records
+from lrajax.runs.commands import commandline
+from lrajax.runs.experiment import Experiment
+from lrajax.runs.folder import InUseError, RunFolder
 
 TARGETS = beyond.ALL_TARGETS
 TARGET = flags.DEFINE_list(
@@ -124,7 +122,7 @@ def load(name: str) -> data.Dataset:
 
 def run_cell(cell: cells.Cell, folder: RunFolder) -> dict:
     """Trains a cell's runs, going on where they were left, and measures what its target shows."""
-    experiment = runs.Experiment(cell.settings, load(cell.settings.dataset), num_devices=1)
+    experiment = Experiment(cell.settings, load(cell.settings.dataset), num_devices=1)
     probe = probes.make(cell.target, experiment)
     done, run = experiment.resume(*folder.resume(jax.eval_shape(experiment.start)))
     bar = tqdm(
@@ -144,7 +142,7 @@ def run_cell(cell: cells.Cell, folder: RunFolder) -> dict:
 
 def result_of(
     cell: cells.Cell,
-    experiment: runs.Experiment,
+    experiment: Experiment,
     run: training.Run,
     lines: list[dict],
     probe: probes.Probe,

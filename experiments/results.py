@@ -9,15 +9,14 @@ import pathlib
 import statistics
 import sys
 
-import beyond
-import cells
-import claims
-import commandline
 from absl import app, flags
-from records import ERRORS, NAMES, extent, moments, optimizer_of
+from paper import beyond, cells, claims
+
+from lrajax.runs.commands import commandline
+from lrajax.runs.records import ERRORS, NAMES, extent, moments, optimizer_of
 
 try:
-    import figures
+    from paper import figures
 except ModuleNotFoundError as error:
     sys.exit(f"results.py: {error.name} is not installed: pip install '.[plots]' has it")
 

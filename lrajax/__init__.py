@@ -1,12 +1,12 @@
 """Learning rules that train layered networks without back-propagation's global feedback path."""
 
 from lrajax import (
-    architectures,
     checkpoint,
     diagnostics,
     initializers,
     layers,
     losses,
+    networks,
     training,
 )
 from lrajax.algorithms import (
@@ -24,10 +24,9 @@ from lrajax.algorithms import (
     sign_symmetric,
 )
 from lrajax.base import Algorithm, Batch, Calculations, Layer, Loss, Network, Params
-from lrajax.compose import by_layer
+from lrajax.compose import by_layer, stochastic
 from lrajax.layers import dense
-from lrajax.network import autoencoder, mlp
-from lrajax.stochastic import stochastic
+from lrajax.networks import autoencoder, mlp
 from lrajax.transforms import normalize_updates
 
 __version__ = "0.1.0"
@@ -41,7 +40,6 @@ __all__ = [
     "Loss",
     "Network",
     "Params",
-    "architectures",
     "autoencoder",
     "backprop",
     "by_layer",
@@ -58,6 +56,7 @@ __all__ = [
     "losses",
     "lra_e",
     "mlp",
+    "networks",
     "normalize_updates",
     "predictive_coding",
     "rec_lra",

@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from lrajax.base import Algorithm, Batch, Calculations, Loss, Network, Params, PyTree
 from lrajax.losses import gaussian
-from lrajax.network import mirrored
+from lrajax.steps import mirrored
 from lrajax.training import TrainState, all_finite
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
-from lrajax._checks import at_least, one_of, positive
 from lrajax.base import Initializer
+from lrajax.checks import at_least, one_of, positive
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,19 +6,17 @@ python tests/long_haul.py --epochs=2000
 import argparse
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 from typing import NamedTuple
 
 import jax
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "experiments"))
-import records
-import runs
-from folder import RunFolder
-
 from lrajax import data
+from lrajax.runs import records
+from lrajax.runs.experiment import Experiment
+from lrajax.runs.folder import RunFolder
+from lrajax.runs.settings import Settings, defaults
 
 
 class Measured(NamedTuple):
@@ -35,13 +33,13 @@ def measure(epochs, path):
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
     )
-    hyperparameters = runs.defaults("dtp_sigma")
-    settings = runs.Settings(
+    hyperparameters = defaults("dtp_sigma")
+    settings = Settings(
         "dtp_sigma", "rmsprop", 1e-3, "digits", 2, 8, "tanh", 50, epochs, (0, 1), hyperparameters
     )
     folder = RunFolder(path, settings, print)
     folder.open()
-    experiment = runs.Experiment(settings, data.load("digits"))
+    experiment = Experiment(settings, data.load("digits"))
     folder.resume(jax.eval_shape(experiment.start))
     measured = []
     began = time.perf_counter()

@@ -40,7 +40,7 @@ MUTATIONS = {
             (".sum(axis=1)", ".mean(axis=1)"),
         ],
     ),
-    "lrajax/algorithms/backprop.py": (
+    "lrajax/algorithms/_backprop.py": (
         ["test_backprop.py"],
         [
             (
@@ -55,7 +55,7 @@ MUTATIONS = {
             ("for l in reversed(range(1,", "for l in (range(1,"),
         ],
     ),
-    "lrajax/algorithms/rfa.py": (
+    "lrajax/algorithms/_rfa.py": (
         ["test_rfa.py", DRAWS, "test_contract.py"],
         [
             (
@@ -73,7 +73,7 @@ MUTATIONS = {
             ),
         ],
     ),
-    "lrajax/algorithms/dfa.py": (
+    "lrajax/algorithms/_dfa.py": (
         ["test_dfa.py", DRAWS, "test_contract.py"],
         [
             ("flat = output_delta.reshape", "flat = -output_delta.reshape"),
@@ -85,7 +85,7 @@ MUTATIONS = {
             ("(*hidden, output_delta)", "(*hidden, 2 * output_delta)"),
         ],
     ),
-    "lrajax/algorithms/lra_e.py": (
+    "lrajax/algorithms/_lra_e.py": (
         ["test_lra_e.py", "test_contract.py"],
         [
             ("layers.post(layer, h - displacement)", "layers.post(layer, h + displacement)"),
@@ -102,7 +102,7 @@ MUTATIONS = {
             ("losses.LOCAL_LOSSES[local_loss]", 'losses.LOCAL_LOSSES["gaussian"]'),
         ],
     ),
-    "lrajax/algorithms/rec_lra.py": (
+    "lrajax/algorithms/_rec_lra.py": (
         ["test_rec_lra.py", "test_contract.py"],
         [
             ("range(stride, top, stride)", "range(1, top, stride)"),
@@ -114,7 +114,7 @@ MUTATIONS = {
             ("(lambda_.z[l - 1], lambda_", "(lambda_.h[l - 1], lambda_"),
         ],
     ),
-    "lrajax/algorithms/kolen_pollack.py": (
+    "lrajax/algorithms/_kolen_pollack.py": (
         ["test_kolen_pollack.py", "test_contract.py"],
         [
             ("update + decay * p", "update - decay * p"),
@@ -122,7 +122,7 @@ MUTATIONS = {
             ("mirrored(params.feedback, forward)", "params.feedback"),
         ],
     ),
-    "lrajax/algorithms/sign_symmetric.py": (
+    "lrajax/algorithms/_sign_symmetric.py": (
         ["test_sign_symmetric.py", "test_contract.py"],
         [
             ("jnp.sign(w) * jnp.abs(magnitude)", "jnp.sign(w) * magnitude"),
@@ -130,7 +130,7 @@ MUTATIONS = {
             ("params._replace(feedback=feedback)", "params._replace(feedback=weights)"),
         ],
     ),
-    "lrajax/algorithms/predictive_coding.py": (
+    "lrajax/algorithms/_predictive_coding.py": (
         ["test_predictive_coding.py", "test_contract.py"],
         [
             ("step_size * (e - feedback)", "step_size * (e + feedback)"),
@@ -156,7 +156,7 @@ MUTATIONS = {
             ("jax.random.split(key, len(distinct))", "[key] * len(distinct)"),
         ],
     ),
-    "lrajax/algorithms/dtp.py": (
+    "lrajax/algorithms/_dtp.py": (
         ["test_dtp.py", "test_contract.py"],
         [
             ("z[top - 1] - target_rate * gradient", "z[top - 1] + target_rate * gradient"),
@@ -174,7 +174,7 @@ MUTATIONS = {
             ("reversed(decoded), reversed(draw_noise", "reversed(decoded), (draw_noise"),
         ],
     ),
-    "lrajax/algorithms/equil_prop.py": (
+    "lrajax/algorithms/_equil_prop.py": (
         ["test_equil_prop.py", "test_contract.py"],
         [
             ("force[-1] += beta * (y - s[-1])", "force[-1] -= beta * (y - s[-1])"),

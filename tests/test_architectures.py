@@ -10,8 +10,7 @@ import pytest
 import reference
 
 import lrajax
-from lrajax import architectures, layers, training
-from lrajax import network as network_module
+from lrajax import layers, networks, steps, training
 
 KEY = jax.random.key(3)
 every_rule = pytest.mark.parametrize("name", lrajax.ALGORITHMS)
@@ -85,10 +84,10 @@ def test_backprop_is_the_gradient_through_every_kind_of_layer():
     chex.assert_trees_all_close(updates.forward, grad, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", architectures.ARCHITECTURES)
+@pytest.mark.parametrize("name", networks.NETWORKS)
 @pytest.mark.parametrize("image_shape", [(4, 4), (8, 8), (28, 28), (9, 12, 3)])
 def test_architectures_take_flat_images_and_fit_together(name, image_shape):
-    network = architectures.ARCHITECTURES[name](image_shape, 7)
+    network = networks.NETWORKS[name](image_shape, 7)
     shapes = [layer.out_shape for layer in network.layers[:-1]]
     assert [layer.in_shape for layer in network.layers[1:]] == shapes
     rule = lrajax.lra_e(network)
@@ -106,7 +105,7 @@ def test_architectures_take_flat_images_and_fit_together(name, image_shape):
 
 def test_lenet_is_the_one_of_1998_in_plan_and_can_be_wider():
     for sizes, maps in (({}, (6, 16)), ({"width": 9}, (9, 24))):
-        network = architectures.lenet((28, 28), 10, **sizes)
+        network = networks.lenet((28, 28), 10, **sizes)
         assert [layer.out_shape for layer in network.layers] == [
             (14, 14, maps[0]),
             (7, 7, maps[1]),
@@ -119,11 +118,11 @@ def test_lenet_is_the_one_of_1998_in_plan_and_can_be_wider():
 def test_sizes_and_activations_are_passed_on():
     (first, *_), (second, *_) = (
         make((8, 8), 10, width=5, activation="relu").layers
-        for make in (architectures.resnet_small, architectures.mlp)
+        for make in (networks.resnet_small, networks.image_mlp)
     )
     assert (first.out_shape, second.out_shape) == ((4, 4, 5), (5,))
     assert second.post(-jnp.ones(())) == 0
-    assert len(architectures.resmlp((8, 8), 10, hidden_layers=6).layers) == 7
+    assert len(networks.resmlp((8, 8), 10, hidden_layers=6).layers) == 7
 
 
 @pytest.mark.parametrize("output", ["bernoulli", "gaussian"])
@@ -144,7 +143,7 @@ def test_autoencoder_learns_to_reconstruct(output):
     _, (loss, errors) = jax.jit(lambda: jax.lax.scan(step, params, length=400))()
     assert loss[-1] < 0.25 * loss[0]
     # the error unit is the loss's derivative in the pre-activity
-    (h, z) = jax.jit(lambda: network_module.forward(network, params.forward, x))()
+    (h, z) = jax.jit(lambda: steps.forward(network, params.forward, x))()
     grad = jax.grad(lambda h: network.output_loss.value(x, network.layers[-1].post(h)).sum())
     chex.assert_trees_all_close(errors[0], grad(h[-1]), rtol=1e-4, atol=1e-5)
     chex.assert_trees_all_close(errors[0], z[-1] - x, rtol=1e-4, atol=1e-5)
@@ -168,7 +167,7 @@ def test_training_takes_a_network_of_images():
     """An epoch, two seeds at once."""
     import optax
 
-    network = architectures.lenet((4, 4), 3)
+    network = networks.lenet((4, 4), 3)
     rule, optimizer = lrajax.lra_e(network), optax.sgd(0.01)
     rng = np.random.default_rng(0)
     examples = lrajax.data.Examples(
@@ -186,18 +185,17 @@ def test_training_takes_a_network_of_images():
 
 def test_mlp_bfloat16_is_mlp_with_coarser_products():
     coarse, plain = (
-        lrajax.backprop(architectures.ARCHITECTURES[name]((4, 4), 7))
-        for name in ("mlp_bfloat16", "mlp")
+        lrajax.backprop(networks.NETWORKS[name]((4, 4), 7)) for name in ("mlp_bfloat16", "mlp")
     )
-    params, batch = plain.init(KEY), reference.make_batch(architectures.mlp((4, 4), 7), 3)
+    params, batch = plain.init(KEY), reference.make_batch(networks.image_mlp((4, 4), 7), 3)
     got, expected = coarse.predict(params, batch.x), plain.predict(params, batch.x)
     assert not np.array_equal(got, expected)
     np.testing.assert_allclose(got, expected, atol=0.05)
 
 
 def test_mlp_binary_with_a_hard_tanh_is_the_straight_through_mlp():
-    binary = architectures.mlp_binary((4, 4), 7, activation="hard_tanh")
-    straight = architectures.mlp((4, 4), 7, activation="sign_ste")
+    binary = networks.mlp_binary((4, 4), 7, activation="hard_tanh")
+    straight = networks.image_mlp((4, 4), 7, activation="sign_ste")
     rules = [lrajax.backprop(network) for network in (binary, straight)]
     params, batch = reference.make_params(rules[0]), reference.make_batch(straight, 3)
     updates = [rule.calc_updates(params, rule.compute_targets(params, batch)) for rule in rules]
@@ -208,14 +206,14 @@ def test_mlp_binary_with_a_hard_tanh_is_the_straight_through_mlp():
 @pytest.mark.parametrize("activation", ["sigmoid", "softplus"])
 def test_mlp_binary_refuses_units_that_would_all_send_1(activation):
     with pytest.raises(ValueError, match=f"activation='{activation}' is always positive"):
-        architectures.mlp_binary((4, 4), 7, activation=activation)
+        networks.mlp_binary((4, 4), 7, activation=activation)
 
 
 def test_without_derivatives_every_binary_unit_that_is_not_saturated_has_an_error():
     """Between signs alone, only those few have one that their target flips."""
     sizes = {"hidden_layers": 3, "width": 64}
-    binary = architectures.mlp_binary((4, 4), 7, activation="hard_tanh", **sizes)
-    signs = architectures.mlp((4, 4), 7, activation="sign", **sizes)
+    binary = networks.mlp_binary((4, 4), 7, activation="hard_tanh", **sizes)
+    signs = networks.image_mlp((4, 4), 7, activation="sign", **sizes)
     rules = [lrajax.lra_e(network, derivative=False) for network in (binary, signs)]
     params, batch = reference.make_params(rules[0]), reference.make_batch(binary, 3)
     graded, flips = (rule.compute_targets(params, batch) for rule in rules)

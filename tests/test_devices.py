@@ -69,10 +69,9 @@ def test_two_processes_agree_with_one(case, tmp_path):
 
 
 def test_a_process_whose_devices_get_no_share_says_how_they_would(monkeypatch):
-    sys.path.insert(0, str(TRAIN.parent))
-    import devices
+    from lrajax.runs import placement
 
     elsewhere = types.SimpleNamespace(local_devices=[])
-    monkeypatch.setattr(devices, "Mesh", lambda *_: elsewhere)
+    monkeypatch.setattr(placement, "Mesh", lambda *_: elsewhere)
     with pytest.raises(ValueError, match=r"num_devices=1 leaves none to process 0.*--batch_size"):
-        devices.place(1, num_runs=1, batch_size=50)
+        placement.place(1, num_runs=1, batch_size=50)

@@ -20,11 +20,10 @@ import pytest
 
 import lrajax
 from lrajax import checkpoint, diagnostics, training
-
-sys.path.insert(0, str(kill.TRAIN.parent))
-import records
-import runs
-from folder import RunFolder
+from lrajax.runs import records
+from lrajax.runs.experiment import Epoch, Experiment
+from lrajax.runs.folder import RunFolder
+from lrajax.runs.settings import Settings
 
 EPOCHS = 100
 
@@ -104,8 +103,8 @@ def test_two_runs_on_one_folder(tmp_path):
 
 def test_the_second_signal_ends_the_process_in_the_middle_of_an_epoch():
     program = (
-        f"import sys, time; sys.path.insert(0, {str(kill.TRAIN.parent)!r})\n"
-        "from interruption import Interruption\n"
+        "import time\n"
+        "from lrajax.runs.interruption import Interruption\n"
         "interruption = Interruption(lambda message: print(message, flush=True))\n"
         "print('ready', flush=True)\n"
         "time.sleep(100)"
@@ -190,12 +189,12 @@ def settings(**changes):
         "seeds": (0,),
         "hyperparameters": {},
     }
-    return runs.Settings(**(defaults | changes))
+    return Settings(**(defaults | changes))
 
 
 def epoch(number):
     metrics = training.Metrics(np.array([1.0]), np.array([50.0 - number]))
-    return runs.Epoch(
+    return Epoch(
         number, None, training.EpochMetrics(*[metrics] * 3), np.array([0]), [None], 1.0, 1.0
     )
 
@@ -446,7 +445,7 @@ def tiny(train, valid, labels=2):
 
 @pytest.mark.parametrize(("train", "valid", "labels"), [(50, 1, 2), (51, 1, 1), (99, 7, 3)])
 def test_one_validation_example_a_single_class_and_odd_sizes(train, valid, labels):
-    experiment = runs.Experiment(settings(epochs=2), tiny(train, valid, labels))
+    experiment = Experiment(settings(epochs=2), tiny(train, valid, labels))
     *_, last = experiment.epochs()
     best = experiment.on_host(last.run.best)
     result = records.summary(
@@ -462,15 +461,15 @@ def test_networks_for_images_refuse_what_is_no_square_grey_image():
     with pytest.raises(
         ValueError, match=r"^network=lenet takes square .* not 6 inputs: choose mlp"
     ):
-        runs.Experiment(settings(network="lenet", hidden_layers=None), tiny(50, 1))
-    runs.Experiment(settings(network="resmlp"), tiny(50, 1))
+        Experiment(settings(network="lenet", hidden_layers=None), tiny(50, 1))
+    Experiment(settings(network="resmlp"), tiny(50, 1))
 
 
 def test_runs_that_cannot_fit_into_the_memory_are_refused_at_once():
     with pytest.raises(ValueError, match=r"GiB are needed and .* lower --width"):
-        runs.Experiment(settings(width=10**6, hidden_layers=3), tiny(50, 1))
+        Experiment(settings(width=10**6, hidden_layers=3), tiny(50, 1))
     with pytest.raises(ValueError, match="batch_size=50 exceeds the training set"):
-        runs.Experiment(settings(), tiny(49, 1))
+        Experiment(settings(), tiny(49, 1))
 
 
 def test_a_flag_that_is_empty_or_no_number_is_refused():

@@ -37,7 +37,7 @@ def test_list_shows_rules_optimisers_and_data_sets():
     names = {line.split()[0] for line in printed("--list").splitlines() if line.startswith("  ")}
     assert names >= {
         *lrajax.ALGORITHMS,
-        *lrajax.architectures.ARCHITECTURES,
+        *lrajax.networks.NETWORKS,
         "sgd",
         "adam",
         "rmsprop",

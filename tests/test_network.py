@@ -4,8 +4,7 @@ import pytest
 import reference
 
 import lrajax
-from lrajax import losses
-from lrajax import network as network_module
+from lrajax import losses, steps
 
 
 @pytest.mark.parametrize("sizes", [(5, 4, 2), (5, 4, 6, 3, 2), [784, 256, 10]])
@@ -21,7 +20,7 @@ def test_forward_equals_numpy(activation):
     network = lrajax.mlp((5, 4, 6, 3, 2), activation)
     algo = lrajax.backprop(network)
     params, batch = reference.make_params(algo), reference.make_batch(network, 7)
-    h, z = network_module.forward(network, params.forward, batch.x)
+    h, z = steps.forward(network, params.forward, batch.x)
     w, b = reference.paper(params.forward), reference.paper(params.forward, "b")
     h_numpy, z_numpy = reference.forward(w, b, reference.columns(batch)[0], activation)
     reference.assert_columns(h, h_numpy)
@@ -45,5 +44,5 @@ def test_bad_arguments_are_named(sizes, activation, message):
 
 def test_reduce_batch():
     delta = jnp.arange(6.0).reshape(3, 2)
-    np.testing.assert_allclose(network_module.reduce_batch(delta, "sum").sum(axis=0), [6, 9])
-    np.testing.assert_allclose(network_module.reduce_batch(delta, "mean").sum(axis=0), [2, 3])
+    np.testing.assert_allclose(steps.reduce_batch(delta, "sum").sum(axis=0), [6, 9])
+    np.testing.assert_allclose(steps.reduce_batch(delta, "mean").sum(axis=0), [2, 3])

@@ -6,7 +6,7 @@ import nbclient
 import nbformat
 import pytest
 
-NOTEBOOK = pathlib.Path(__file__).parents[1] / "experiments" / "lrajax_colab.ipynb"
+NOTEBOOK = pathlib.Path(__file__).parents[1] / "docs" / "lrajax_colab.ipynb"
 
 
 @pytest.fixture(scope="module")

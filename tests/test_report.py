@@ -29,11 +29,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXPERIMENTS)
-        import report
+    from lrajax.runs.commands import report
 
-        yield report
+    return report
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +139,12 @@ def test_command_of_the_readme_draws_its_run(folder):
     assert (folder / "two & more" / "report" / "index.html").exists()
 
 
-def test_backprop_is_measured_against_the_same_draws_and_slopes(report):
-    import cells
-    import measures
+def test_backprop_is_measured_against_the_same_draws_and_slopes(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    from paper import cells
 
     from lrajax import data
+    from lrajax.runs.page import measures
 
     scale, digits = cells.Scale(seeds=(0,), width=16), data.load("digits")
     for activation in ("bernoulli", "sign_ste"):

@@ -14,6 +14,9 @@ import reference
 from commands import run
 
 import lrajax
+from lrajax import data
+from lrajax.runs.experiment import Experiment
+from lrajax.runs.settings import FIXED_FEEDBACK
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -91,11 +94,10 @@ def test_two_processes_share_the_work(results):
 
 
 def test_a_cell_that_is_cut_off_ends_as_it_would_have(tmp_path, monkeypatch, capsys):
-    import cells
-    import folder
     import reproduce
+    from paper import cells
 
-    from lrajax import data
+    from lrajax.runs import folder
 
     monkeypatch.setattr(reproduce, "load", data.load)
     monkeypatch.setattr(reproduce, "CHECKPOINT_EVERY", 2)
@@ -168,7 +170,7 @@ def test_results_are_rendered_with_figures(results):
 
 
 def test_figure_3_has_a_frame_for_each_depth():
-    import figures
+    from paper import figures
 
     record = {"curves": {"valid_error": [[9.0, 8.0], [5.0, 4.0]]}}
     for depths in ((3,), (5, 8)):
@@ -197,7 +199,7 @@ def claimed(errors, sparsity=None):
     ],
 )
 def test_derivatives_are_judged_by_the_seeds_spread(without, verdict):
-    import claims
+    from paper import claims
 
     records = {"lra_e-gaussian": claimed([2.0, 2.2])}
     records["lra_e-without_derivatives"] = claimed(without)
@@ -213,7 +215,7 @@ def test_derivatives_are_judged_by_the_seeds_spread(without, verdict):
     ],
 )
 def test_a_rule_breaks_down_on_the_sets_where_its_error_doubles(mnist, fashion, verdict):
-    import claims
+    from paper import claims
 
     tables = {
         name: {"dtp-3": claimed([2.0, 2.2]), "dtp-8": claimed(deep)}
@@ -224,7 +226,7 @@ def test_a_rule_breaks_down_on_the_sets_where_its_error_doubles(mnist, fashion, 
 
 @pytest.mark.parametrize(("layer", "verdict"), [(89.0, "holds"), (91.0, "holds in part")])
 def test_angles_are_judged_layer_by_layer_too(layer, verdict):
-    import claims
+    from paper import claims
 
     record = {"curves": {"angle": [[60.0]], "layer_angles": [[[30.0, layer]]]}}
     results = {"figure1": dict.fromkeys(("lra_e", "dfa", "dtp_sigma"), record)}
@@ -245,7 +247,7 @@ def test_settling_units_have_no_angle_to_backprop(algo, angles):
     [([0.5, 0.4], "holds"), ([0.2, 0.1], "holds in part"), ([0.3, 0.6], "holds in part")],
 )
 def test_the_discrepancy_is_judged_from_before_training(curve, verdict):
-    import claims
+    from paper import claims
 
     record = {
         "final": {"start": {"discrepancy": [0.2, 0.4]}},
@@ -255,7 +257,7 @@ def test_the_discrepancy_is_judged_from_before_training(curve, verdict):
 
 
 def test_sparsity_is_not_compared_with_a_network_that_learned_nothing():
-    import claims
+    from paper import claims
 
     records = {
         "lra_e-gaussian": claimed([2.0, 2.2], [[0.1], [0.1]]),
@@ -269,8 +271,8 @@ def test_sparsity_is_not_compared_with_a_network_that_learned_nothing():
 
 
 def test_a_figure_drawn_again_gives_the_same_file(tmp_path):
-    import figures
     from matplotlib import pyplot as plt
+    from paper import figures
 
     for name in ("once", "again"):
         canvas, axes = plt.subplots()
@@ -296,9 +298,8 @@ def test_bad_input_is_refused_in_one_line(flags, words, tmp_path):
 
 
 def test_every_cell_has_settings_that_can_be_run_and_a_name_of_its_own():
-    import beyond
-    import cells
     import results
+    from paper import beyond, cells
 
     scale = cells.Scale(seeds=tuple(range(5)))
     for target, make in beyond.ALL_TARGETS.items():
@@ -314,7 +315,7 @@ def test_every_cell_has_settings_that_can_be_run_and_a_name_of_its_own():
 
 
 def test_a_preset_holds_up_to_the_next_depth():
-    import presets
+    from lrajax.runs import presets
 
     deep, shallow = presets.Preset("sgd", lr=0.003), presets.PRESETS["rfa"]
     found = [presets.preset("rfa", depth) for depth in (None, 1, 3, 5, 6, 8, 32)]
@@ -324,15 +325,11 @@ def test_a_preset_holds_up_to_the_next_depth():
 
 
 def test_attacks_follow_the_gradient_and_grow_with_their_size():
-    import cells
-    import probes
-    import runs
-
-    from lrajax import data
+    from paper import cells, probes
 
     scale = cells.Scale(seeds=(0, 1), epochs=15, width=32, dataset="digits")
     settings = scale.settings("backprop", "digits", 1, opt="adam")
-    experiment = runs.Experiment(settings, data.load("digits"), num_devices=1)
+    experiment = Experiment(settings, data.load("digits"), num_devices=1)
     *_, last = experiment.epochs()
     attacked = probes.attacked(experiment, last.run.best.params)
     error = {attack: sum(errors) for attack, errors in attacked.items()}
@@ -358,7 +355,7 @@ COSINE = (0.5, 0.5 * (1 + 0.5**0.5) / 2, 0.25)
 @pytest.mark.parametrize(("algo", "learned"), [("lra_e", 1), ("dtp", 1), ("dfa", 0)])
 def test_rate_follows_the_schedule_and_weights_alone_decay_by_it(schedule, rates, algo, learned):
     """Adam turns a constant gradient into ones, so that decay through its moments would show."""
-    import cells
+    from paper import cells
 
     scale = cells.Scale(seeds=(0,), width=3, epochs=2)
     changes = {"opt": "adam", "lr": 0.5, "schedule": schedule, "weight_decay": 0.1}
@@ -378,30 +375,25 @@ def test_rate_follows_the_schedule_and_weights_alone_decay_by_it(schedule, rates
 
 @pytest.mark.parametrize("algo", lrajax.ALGORITHMS)
 def test_feedback_that_does_not_decay_is_that_which_no_update_moves(algo, network, batch, key):
-    import runs
 
     rule = lrajax.ALGORITHMS[algo](network)
     _, updates = reference.compute(rule, reference.make_params(rule), batch, key)
     moves = [leaf.any() for leaf in jax.tree.leaves(updates.feedback)]
-    assert (algo in runs.FIXED_FEEDBACK) == (bool(moves) and not any(moves))
+    assert (algo in FIXED_FEEDBACK) == (bool(moves) and not any(moves))
 
 
 def test_a_file_older_than_a_setting_has_its_default():
-    import records
+    from lrajax.runs import records
 
     assert records.differing({"lr": 0.1}, {"lr": 0.1, "weight_decay": 0.0}) == []
     assert records.differing({"lr": 0.1}, {"lr": 0.1, "weight_decay": 0.5}) == ["weight_decay"]
 
 
 def aligned(algo, **changes):
-    import cells
-    import probes
-    import runs
-
-    from lrajax import data
+    from paper import cells, probes
 
     scale = cells.Scale(seeds=(0, 1), width=16)
-    experiment = runs.Experiment(scale.settings(algo, "digits", 2, **changes), data.load("digits"))
+    experiment = Experiment(scale.settings(algo, "digits", 2, **changes), data.load("digits"))
     return probes.alignment(experiment, experiment.start().state.params)
 
 
@@ -429,9 +421,9 @@ def committed():
 
 
 def test_committed_results_are_of_the_settings_that_their_cells_have_now():
-    import beyond
-    import cells
-    import records
+    from paper import beyond, cells
+
+    from lrajax.runs import records
 
     folder = committed()
     every = {

@@ -12,7 +12,7 @@ import reference
 
 import lrajax
 from lrajax import diagnostics, layers, training
-from lrajax.stochastic import split
+from lrajax.compose import split
 
 SIZES = (5, 4, 6, 3, 2)  # those of conftest.py
 KEY = jax.random.key(5)

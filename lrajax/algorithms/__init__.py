@@ -1,15 +1,15 @@
 """The learning rules, one file each. `ALGORITHMS` maps a rule's name to its factory."""
 
-from lrajax.algorithms.backprop import backprop
-from lrajax.algorithms.dfa import dfa
-from lrajax.algorithms.dtp import dtp, dtp_sigma
-from lrajax.algorithms.equil_prop import equil_prop
-from lrajax.algorithms.kolen_pollack import kolen_pollack
-from lrajax.algorithms.lra_e import lra_e
-from lrajax.algorithms.predictive_coding import predictive_coding
-from lrajax.algorithms.rec_lra import rec_lra
-from lrajax.algorithms.rfa import rfa
-from lrajax.algorithms.sign_symmetric import sign_symmetric
+from lrajax.algorithms._backprop import backprop
+from lrajax.algorithms._dfa import dfa
+from lrajax.algorithms._dtp import dtp, dtp_sigma
+from lrajax.algorithms._equil_prop import equil_prop
+from lrajax.algorithms._kolen_pollack import kolen_pollack
+from lrajax.algorithms._lra_e import lra_e
+from lrajax.algorithms._predictive_coding import predictive_coding
+from lrajax.algorithms._rec_lra import rec_lra
+from lrajax.algorithms._rfa import rfa
+from lrajax.algorithms._sign_symmetric import sign_symmetric
 
 ALGORITHMS = {
     "backprop": backprop,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from lrajax._checks import between, one_of, positive
+from lrajax.checks import between, one_of, positive
 
 Activation = Callable[[Array], Array]
 

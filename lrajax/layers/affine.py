@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from lrajax._checks import at_least
 from lrajax.base import Initializer, Layer
+from lrajax.checks import at_least
 from lrajax.layers.activations import parse_activation
 
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from lrajax._checks import at_least, below
 from lrajax.base import Layer
+from lrajax.checks import at_least, below
 from lrajax.layers.activations import with_slope_of
 from lrajax.layers.products import EXAMPLES, size
 

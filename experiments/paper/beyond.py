@@ -1,0 +1,151 @@
+"""The cells beyond the paper: depth, more rules, networks, activations, attacks on the input.
+
+BUILD_NOTES.md says on what evidence rates and scales differ from the presets.
+"""
+
+from collections.abc import Callable, Iterator
+
+from lrajax.runs.settings import SURROGATES
+from paper import cells
+from paper.cells import Cell, Scale
+
+FALLING = {"opt": "adam", "lr": 0.001, "schedule": "cosine"}
+DECAYED = {"weight_decay": 0.1, **FALLING}
+# They keep the norm of activities on the way up and of errors on the way down, at any depth.
+DEEP = {"w_init": "orthogonal", "e_init": "unit_gain:0.1"}
+DEEP_RATE = 0.003  # of 0.001, 0.003 and 0.01 the best on validation at 64 layers
+ORTHOGONAL = {"w_init": "orthogonal", "e_init": "orthogonal"}
+# Initialisers of the other rules at depth, and λ where the preset's is too large. Of sign-symmetric
+# feedback E gives the size alone.
+DEEP_OTHERS = {
+    "backprop": {"w_init": "orthogonal"},
+    "equil_prop": {},
+    "rfa": ORTHOGONAL,
+    "dfa": ORTHOGONAL,
+    "dtp": ORTHOGONAL,
+    "dtp_sigma": ORTHOGONAL,
+    "rec_lra": {"lr": DEEP_RATE, **DEEP},
+    "kolen_pollack": {"lr": 0.0003, **ORTHOGONAL},
+    "sign_symmetric": {"lr": 0.0003, **ORTHOGONAL},
+    "predictive_coding": {"w_init": "orthogonal"},
+}
+
+UNITS_LRA_E = {"opt": "adam", "w_init": "glorot"}
+# Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
+LRA_E_BETA = {("sign", 1): 0.6, ("sign", 3): 0.0003, ("kwta", 3): 0.03}
+# Units that send a sign and keep a graded state, which is what has a target: rules, the state's
+# activation, and how they train. DTP has its preset.
+BINARY = {"network": "mlp_binary", "epochs": 60, "w_init": "glorot"}
+SMALL = "gaussian:0.01"  # E then is what it has learned, (W - W at the start)ᵀ but for decay
+BINARY_RULES = (
+    ("lra_e", "tanh", {"derivative": False, "e_init": SMALL, **DECAYED}),
+    ("backprop", "hard_tanh", DECAYED),
+    ("backprop", "tanh", DECAYED),
+    ("dtp", "tanh", {"epochs": 30, "seeds": 3}),
+)
+BINARY_CHANGES = {("lra_e", 1): {"beta": 0.01}}  # of these cells, by rule and depth
+
+
+def depth(scale: Scale) -> Iterator[Cell]:
+    """MLPs on MNIST: LRA-E with 8 to 64 hidden layers at length, every rule for three epochs."""
+    for version, derivative in (("v1", True), ("v2", False)):
+        changes = {"epochs": 30, "derivative": derivative, **DECAYED, **DEEP}
+        yield Cell("depth", f"lra_e-8-{version}", scale.settings("lra_e", "mnist", 8, **changes))
+    for layers in (16, 32, 64):
+        settings = scale.settings("lra_e", "mnist", layers, epochs=20, lr=DEEP_RATE, **DEEP)
+        yield Cell("depth", f"lra_e-{layers}", settings)
+        for algo, changes in DEEP_OTHERS.items():
+            settings = scale.settings(algo, "mnist", layers, seeds=1, epochs=3, **changes)
+            yield Cell("depth", f"{algo}-{layers}", settings)
+
+
+def rules(scale: Scale) -> Iterator[Cell]:
+    """The rules that the paper does not have, on MNIST."""
+    for layers in (3, 8):
+        for algo in ("kolen_pollack", "sign_symmetric", "predictive_coding", "rec_lra"):
+            settings = scale.settings(algo, "mnist", layers, seeds=3, epochs=10)
+            yield Cell("rules", f"{algo}-{layers}", settings)
+
+
+def networks(scale: Scale) -> Iterator[Cell]:
+    """Networks for images beside backprop, 32 residual layers beside 8, on Fashion-MNIST."""
+
+    def cell(name, algo, hidden_layers, **changes):
+        settings = scale.settings(algo, "fashion_mnist", hidden_layers, seeds=3, **changes)
+        return Cell("networks", name, settings)
+
+    # W and E move and decay alike, so that E becomes Wᵀ and each layer's V2 backprop but for scale:
+    # by decay from a random E, or from next to none.
+    decaying = {"e_init": "glorot", "weight_decay": 0.5}
+    growing = {"e_init": SMALL, "weight_decay": 0.1}
+    images = (
+        ("resnet_small", 16, decaying),
+        ("lenet", 6, growing),
+        ("locally_connected", 8, growing),
+    )
+    for network, width, aligning in images:
+        common = {"network": network, "width": width, "epochs": 10, "w_init": "glorot", **FALLING}
+        yield cell(f"lra_e-{network}", "lra_e", None, derivative=False, **common, **aligning)
+        yield cell(f"backprop-{network}", "backprop", None, weight_decay=0.1, **common)
+    # 32 tanh in a row would squash what the skips carry; relu passes it. W and E add little to it:
+    # a gain of 1/√depth keeps activities from growing; 2β = 1 keeps the errors' norm.
+    resmlp = {"network": "resmlp", "activation": "relu", "epochs": 20, "schedule": "cosine"}
+    for layers, lr, gain in ((8, 0.004, 0.2), (32, 0.001, 0.1)):
+        inits = {"w_init": f"orthogonal:{gain}", "e_init": f"orthogonal:{gain}"}
+        changes = {"lr": lr, "beta": 0.5, **inits, **resmlp}
+        yield cell(f"lra_e-resmlp-{layers}", "lra_e", layers, **changes)
+
+
+def activations(scale: Scale) -> Iterator[Cell]:
+    """Hidden units that are on or off, or compete, on Fashion-MNIST.
+
+    LRA-E V2 asks for no derivative. Backprop, and DTP inside a layer, take a surrogate's slope
+    where the units have none. The last cells' units send a sign and keep a graded state.
+    """
+    units_and_depths = (("sign", 1), ("sign", 3), ("threshold", 3), ("kwta", 3), ("bernoulli", 3))
+    for units, layers in units_and_depths:
+        beta = LRA_E_BETA.get((units, layers), 1.0)
+        sloped = {"activation": SURROGATES.get(units, units)}
+        rules = {
+            "lra_e": {"activation": units, "derivative": False, "beta": beta, **UNITS_LRA_E},
+            "dtp": sloped,
+            "backprop": {"opt": "adam", "lr": 0.0003, **sloped},
+        }
+        if layers == 1:  # deeper networks of LRA-E gain nothing by it
+            rules["lra_e"] |= {"e_init": "glorot", **DECAYED}
+            rules["backprop"] |= FALLING
+        for algo, changes in rules.items():
+            settings = scale.settings(algo, "fashion_mnist", layers, seeds=3, epochs=10, **changes)
+            yield Cell("activations", f"{algo}-{units}-{layers}", settings)
+    for layers in (1, 3):
+        for algo, state, training in BINARY_RULES:
+            changes = {"activation": state, **BINARY, **training}
+            changes |= BINARY_CHANGES.get((algo, layers), {})
+            settings = scale.settings(algo, "fashion_mnist", layers, **changes)
+            yield Cell("activations", f"{algo}-binary_{state}-{layers}", settings)
+
+
+def robustness(scale: Scale) -> Iterator[Cell]:
+    """Networks that three rules trained on Fashion-MNIST, attacked afterwards (`probes`)."""
+    for algo in ("backprop", "lra_e", "dtp_sigma"):
+        settings = scale.settings(algo, "fashion_mnist", 3, seeds=3, epochs=20)
+        yield Cell("robustness", algo, settings)
+
+
+def precision(scale: Scale) -> Iterator[Cell]:
+    """Products of bfloat16 operands beside float32 ones, on MNIST."""
+    for algo in ("backprop", "lra_e", "dtp_sigma"):
+        for kind, network in (("float32", "mlp"), ("bfloat16", "mlp_bfloat16")):
+            settings = scale.settings(algo, "mnist", 3, seeds=3, epochs=20, network=network)
+            yield Cell("precision", f"{algo}-{kind}", settings)
+
+
+TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
+    "depth": depth,
+    "rules": rules,
+    "networks": networks,
+    "activations": activations,
+    "robustness": robustness,
+    "precision": precision,
+}
+ALL_TARGETS = {**cells.TARGETS, **TARGETS}

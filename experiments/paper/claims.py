@@ -1,0 +1,189 @@
+"""The paper's claims against recorded results: claim, where, evidence, verdict.
+
+Each check is a function of the results that returns evidence and verdict, or None while the cells
+it needs are not there.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lrajax.runs.records import seeds_in_words
+from paper import cells
+
+HOLDS, PART, FAILS = "holds", "holds in part", "does not hold here"
+MISSING, TOO_FEW = ("not run yet", "open"), ("needs a second seed", "open")
+LEARNS = 50  # % of error that a network which learns at all is below
+Evidence = tuple[str, str] | None
+
+
+def rows(results: dict[str, dict[str, dict]]) -> list[list[str]]:
+    """One row a claim."""
+    return [[claim, where, *(check(results) or MISSING)] for claim, where, check in CLAIMS]
+
+
+def too_few(records: list[dict]) -> bool:
+    """Whether a cell has a single seed, and so no spread to compare a difference with."""
+    return any(len(record["settings"]["seeds"]) < 2 for record in records)
+
+
+def mean_of(records: dict[str, dict], name: str, error: str = "test_error") -> float | None:
+    """Mean error of a cell over its seeds: None if it is missing, NaN if a seed diverged."""
+    if name not in records:
+        return None
+    return errors_of(records[name], error).mean()
+
+
+def errors_of(record: dict, error: str = "test_error") -> np.ndarray:
+    """Errors of a cell's seeds, NaN for one that diverged."""
+    return np.asarray(record["summary"][error], float)
+
+
+def verdict(checks: list[bool]) -> str:
+    """Of a claim in several parts, or in none that could be checked."""
+    return HOLDS if checks and all(checks) else PART if any(checks) else FAILS
+
+
+def size_of(records: list[dict]) -> str:
+    """The fewest seeds, and the fewest epochs, of cells that are compared."""
+    seeds = min(len(record["settings"]["seeds"]) for record in records)
+    epochs = min(record["settings"]["epochs"] for record in records)
+    return f"at least {seeds_in_words(seeds)} and {epochs} epochs each"
+
+
+def best_at_every_depth(results) -> Evidence:
+    """LRA-E against every other rule, six comparisons."""
+    won, texts, compared = [], [], []
+    for dataset, table in cells.TABLES.items():
+        for depth in cells.DEPTHS:
+            found = {a: mean_of(results[table], f"{a}-{depth}") for a in cells.PAPER[dataset]}
+            if None in found.values():
+                return None
+            best = min(found, key=lambda algo: np.nan_to_num(found[algo], nan=100))
+            compared += [results[table][f"{algo}-{depth}"] for algo in found]
+            won.append(best == "lra_e")
+            texts.append(f"{dataset} {depth}: {best}")
+    text = f"LRA-E has the lowest mean test error in {sum(won)} of 6 ({'; '.join(texts)})"
+    return f"{text}; {size_of(compared)}", verdict(won)
+
+
+def breaks_down(algo: str) -> Callable[[dict], Evidence]:
+    """Whether a rule's error at 8 layers is more than twice that at 3, on either set."""
+
+    def check(results) -> Evidence:
+        texts, checks, compared = [], [], []
+        for dataset, table in cells.TABLES.items():
+            names = [f"{algo}-{depth}" for depth in (3, 8)]
+            shallow, deep = (mean_of(results[table], name) for name in names)
+            if shallow is None or deep is None:
+                return None
+            compared += [results[table][name] for name in names]
+            checks.append(not deep <= 2 * shallow)  # also of a seed that diverged
+            texts.append(f"{dataset} test error {shallow:.2f} % at 3 layers, {deep:.2f} % at 8")
+        return f"{'; '.join(texts)}; {size_of(compared)}", verdict(checks)
+
+    return check
+
+
+def within_90_degrees(results) -> Evidence:
+    """The largest angle of each rule in figure 1 after any epoch: of all layers, of one layer."""
+    records = results["figure1"]
+    if len(records) < 3:
+        return None
+    largest = {
+        name: [np.max(np.asarray(r["curves"][c], float)) for c in ("angle", "layer_angles")]
+        for name, r in records.items()
+    }
+    text = ", ".join(
+        f"{name} at most {overall:.1f}° ({layer:.1f}° in one layer)"
+        for name, (overall, layer) in largest.items()
+    )
+    return text, verdict([angle < 90 for both in largest.values() for angle in both])
+
+
+def discrepancy_bump(results) -> Evidence:
+    """Whether LRA-E's discrepancy first rises and ends below its peak."""
+    if "lra_e" not in results["figure1"]:
+        return None
+    record = results["figure1"]["lra_e"]
+    values = [record["final"]["start"]["discrepancy"], *record["curves"]["discrepancy"]]
+    curve = np.asarray(values, float).mean(axis=1)
+    peak = int(curve.argmax())
+    highest = f"after epoch {peak}" if peak else "before training"
+    text = (
+        f"{curve[0]:.3f} before training, {curve[1]:.3f} after epoch 1, {curve[-1]:.3f} after the "
+        f"last, highest {highest}; {seeds_in_words(len(values[0]))}"
+    )
+    return text, verdict([peak > 0, curve[-1] < 0.99 * curve[peak]])
+
+
+def less_dependent_on_initialisation(results) -> Evidence:
+    """Spread over the initialisations of DTP and of DTP-σ, figure 3."""
+    records = results["figure3"]
+    if len(records) < 12:
+        return None
+    texts, checks = [], []
+    for depth in (5, 8):
+        spans = {}
+        for algo in ("dtp", "dtp_sigma"):
+            names = [name for name in records if name.startswith(f"{algo}-{depth}-")]
+            spans[algo] = np.ptp([mean_of(records, name, "valid_error") for name in names])
+        texts.append(f"{depth} layers: DTP {spans['dtp']:.2f}, DTP-σ {spans['dtp_sigma']:.2f}")
+        checks.append(spans["dtp_sigma"] < spans["dtp"])
+    text = "spread of validation error over initialisations, in points: " + "; ".join(texts)
+    return f"{text}; {size_of(list(records.values()))}", verdict(checks)
+
+
+def derivatives_can_be_dropped(results) -> Evidence:
+    """CalcUpdates-V2 against V1: within the seeds' spread or better; or else within half again."""
+    found = [results["claims"].get(f"lra_e-{n}") for n in ("gaussian", "without_derivatives")]
+    if None in found:
+        return None
+    if too_few(found):
+        return TOO_FEW
+    (with_them, without), (std, other_std) = (
+        [errors_of(record).mean() for record in found],
+        [errors_of(record).std(ddof=1) for record in found],
+    )
+    text = (
+        f"MNIST test error after 20 epochs {with_them:.2f} ± {std:.2f} % with, "
+        f"{without:.2f} ± {other_std:.2f} % without"
+    )
+    within = without <= with_them + std + other_std
+    return text, HOLDS if within else PART if without <= 1.5 * with_them else FAILS
+
+
+def cauchy_is_sparser(results) -> Evidence:
+    """Hoyer's sparsity of the hidden layers under either loss, at values of β where both learn."""
+    texts, checks = [], []
+    for beta, ending in (("0.1", ""), ("1", "-beta1")):
+        found = [results["claims"].get(f"lra_e-{n}{ending}") for n in ("gaussian", "cauchy")]
+        if None in found:
+            return None
+        if too_few(found):
+            return TOO_FEW
+        gaussian, cauchy = (
+            np.mean(np.asarray(record["final"]["sparsity"], float), axis=1) for record in found
+        )
+        errors = [errors_of(record).mean() for record in found]
+        texts.append(
+            f"β = {beta}: Gaussian {gaussian.mean():.3f} (test error {errors[0]:.2f} %), "
+            f"Cauchy {cauchy.mean():.3f} ({errors[1]:.2f} %)"
+        )
+        if all(error < LEARNS for error in errors):
+            spread = gaussian.std(ddof=1) + cauchy.std(ddof=1)
+            checks.append(cauchy.mean() - gaussian.mean() > spread)
+    text = "Hoyer's sparsity of the hidden activities, " + "; ".join(texts)
+    return text, verdict(checks)
+
+
+CLAIMS = [
+    ("LRA-E is best at every depth", "Tables 1, 2", best_at_every_depth),
+    ("Equil-Prop breaks down at 8 layers", "Tables 1, 2", breaks_down("equil_prop")),
+    ("DTP breaks down at 8 layers", "Tables 1, 2", breaks_down("dtp")),
+    ("Update angles stay within 90°", "Figure 1a", within_90_degrees),
+    ("The discrepancy bumps, then declines", "Figure 1b", discrepancy_bump),
+    ("DTP-σ depends less on the initialisation", "Figure 3", less_dependent_on_initialisation),
+    ("Derivatives can be dropped", "Section 3", derivatives_can_be_dropped),
+    ("The Cauchy loss gives sparser representations", "Section 3", cauchy_is_sparser),
+]

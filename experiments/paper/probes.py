@@ -1,0 +1,200 @@
+"""What the figures show beside the errors: measured after an epoch, or at the end.
+
+A probe looks at parameters on the validation set; it takes no part in training or selection.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lrajax
+from lrajax import diagnostics, training
+from lrajax.data import Examples
+from lrajax.runs import records
+from lrajax.runs.experiment import Experiment
+from lrajax.steps import forward
+
+BATCHES = 40  # mini-batches of 50 validation examples that an epoch's angles are averaged over
+
+Probe = Callable[[lrajax.Params], dict[str, Any]]
+
+
+def make(target: str, experiment: Experiment) -> Probe:
+    """What a target measures after every epoch, from all runs' parameters."""
+    if target != "figure1":
+        return lambda params: {}
+    settings, (_, valid, _) = experiment.settings, experiment.parts
+    algo, _ = experiment.make({})
+    network = settings.make_network(*experiment.shape)
+    backprop = lrajax.backprop(network, reduction="sum")
+    size = min(settings.batch_size, len(valid.y))
+    rows = jnp.arange(min(BATCHES, len(valid.y) // size) * size).reshape(-1, size)
+
+    def of_batch(params, rows):
+        batch = training.to_batch(valid, rows, **experiment.scale)
+        lambda_ = algo.compute_targets(params, batch, key=jax.random.key(0))
+        updates = algo.calc_updates(params, lambda_)
+        reference = backprop.calc_updates(params, backprop.compute_targets(params, batch))
+        return {
+            "angle": diagnostics.update_angle(updates, reference),
+            "layer_angles": diagnostics.layer_angles(updates, reference),
+            "output_loss": algo.loss(batch.y, lambda_.z[-1]).mean(),
+            "discrepancy": diagnostics.total_discrepancy(network, lambda_).mean(),
+        }
+
+    def probe(params):
+        values = jax.lax.map(lambda rows: of_batch(params, rows), rows)
+        return jax.tree.map(lambda v: v.mean(axis=0), values)
+
+    over_runs = jax.jit(jax.vmap(probe))
+    return lambda params: jax.tree.map(records.rounded, over_runs(params))
+
+
+def final(
+    target: str, experiment: Experiment, params: lrajax.Params, probe: Probe
+) -> dict[str, Any]:
+    """What a target measures at the end, from the selected parameters of all runs.
+
+    For figure 1 what its `probe` finds of the parameters before the first epoch.
+    """
+    if target == "figure1":
+        return {"start": probe(experiment.start().state.params)}
+    if target == "figure2":
+        return picture(experiment, jax.tree.map(lambda leaf: leaf[0], params))
+    if target == "claims":
+        return {"sparsity": sparsity(experiment, params)}
+    if target == "robustness":
+        return {"attacked": attacked(experiment, params)}
+    if target in ("depth", "networks", "activations"):
+        return alignment(experiment, params)
+    return {}
+
+
+def first(experiment: Experiment, examples: Examples, size: int) -> lrajax.Batch:
+    """The first examples of a set, as a batch."""
+    rows = jnp.arange(min(size, len(examples.y)))
+    return training.to_batch(examples, rows, **experiment.scale)
+
+
+def represent(
+    algo: lrajax.Algorithm, batch: lrajax.Batch
+) -> Callable[[lrajax.Params], tuple[jax.Array, ...]]:
+    """A function of parameters: the hidden layers' activities on a batch."""
+    return lambda params: algo.compute_targets(params, batch, key=jax.random.key(0)).z[:-1]
+
+
+def picture(experiment: Experiment, params: lrajax.Params) -> dict[str, Any]:
+    """t-SNE of one run's topmost hidden layer, and how well it separates the classes."""
+    from sklearn.manifold import TSNE  # lazy: importing it takes seconds
+    from sklearn.metrics import silhouette_score
+    from sklearn.neighbors import KNeighborsClassifier
+
+    algo, _ = experiment.make({})
+    train, _, test = experiment.parts
+
+    def topmost(examples, size):
+        z = np.asarray(jax.jit(represent(algo, first(experiment, examples, size)))(params)[-1])
+        return z, np.asarray(examples.y)[: len(z)]
+
+    known, known_labels = topmost(train, 10_000)
+    seen, labels = topmost(test, 2_000)
+    neighbours = KNeighborsClassifier(n_neighbors=10).fit(known, known_labels)
+    points = TSNE(random_state=0, init="pca").fit_transform(seen)
+    return {
+        "knn_accuracy": round(100 * neighbours.score(seen, labels), 3),
+        "silhouette": round(float(silhouette_score(seen, labels)), 4),
+        "tsne": np.round(points, 2).tolist(),
+        "labels": labels.tolist(),
+    }
+
+
+def sparsity(experiment: Experiment, params: lrajax.Params) -> list:
+    """Hoyer's sparsity of each run's hidden layers on 2,000 test examples, [n_runs, n_hidden].
+
+    (√n - ‖z‖₁ / ‖z‖₂) / (√n - 1), mean over the examples: 0 if all n activities of a layer are
+    equal in size, 1 if one alone is not zero (Hoyer 2004).
+    """
+    algo, _ = experiment.make({})
+    activities = represent(algo, first(experiment, experiment.parts[2], 2_000))
+
+    def hoyer(z):
+        root = jnp.sqrt(z.shape[1])
+        quotient = jnp.abs(z).sum(axis=1) / jnp.linalg.norm(z, axis=1)
+        return ((root - quotient) / (root - 1)).mean()
+
+    over_runs = jax.jit(jax.vmap(lambda params: jnp.stack(list(map(hoyer, activities(params))))))
+    return records.rounded(over_runs(params))
+
+
+def alignment(experiment: Experiment, params: lrajax.Params) -> dict[str, list]:
+    """Why a rule learns or fails to, on 1,000 validation examples.
+
+    Returns:
+      "angle" [n_runs]: degrees between its update and backprop's over all layers; "layer_angles"
+      [n_runs, n_layers]; "erring" [n_runs, n_layers]: the share of units with an error, in %.
+    """
+    backprop, (algo, _) = experiment.settings.make_reference(*experiment.shape), experiment.make({})
+    batch, key = first(experiment, experiment.parts[1], 1_000), jax.random.key(0)
+
+    def of_run(params):
+        errors = algo.compute_targets(params, batch, key=key).errors
+        angles, overall = diagnostics.update_angles_to_backprop(
+            backprop, algo, params, batch, key=key
+        )
+        erring = jnp.stack([100 * (error != 0).mean() for error in errors])
+        return {"angle": overall, "layer_angles": angles, "erring": erring}
+
+    return jax.tree.map(records.rounded, jax.jit(jax.vmap(of_run))(params))
+
+
+def attacked(experiment: Experiment, params: lrajax.Params) -> dict[str, list]:
+    """Error in % of each run on 2,000 test examples whose pixels were attacked, by attack and size.
+
+    "none": as they are; "noise": Gaussian, of that standard deviation; "fgsm": one step of that
+    size along the sign of the loss's gradient (Goodfellow et al. 2015); "pgd": ten steps of a
+    quarter of it, within that distance (Madry et al. 2018, but from the example itself). Both
+    follow the network's true gradient. Pixels stay in [0, 1].
+    """
+    algo, _ = experiment.make({})
+    network = experiment.settings.make_network(*experiment.shape)
+    x, y = first(experiment, experiment.parts[2], 2_000)
+
+    def margin(params, x):
+        # The loss is log(1 + e^margin): the same sign of the gradient, which would be rounded to 0
+        # where the answer is confident.
+        (*_, logits), _ = forward(network, params.forward, x)
+        others = jnp.where(y == 1, -jnp.inf, logits)
+        return jax.nn.logsumexp(others, axis=1) - (logits * y).sum(axis=1)
+
+    def ascend(params, x_now, step, size):
+        slope = jax.grad(lambda x: margin(params, x).sum())(x_now)
+        return jnp.clip(jnp.clip(x_now + step * jnp.sign(slope), x - size, x + size), 0, 1)
+
+    def noise(params, size):
+        return jnp.clip(x + size * jax.random.normal(jax.random.key(0), x.shape), 0, 1)
+
+    def fgsm(params, size):
+        return ascend(params, x, size, size)
+
+    def pgd(params, size):
+        return jax.lax.fori_loop(0, 10, lambda _, x: ascend(params, x, size / 4, size), x)
+
+    def error(attack, size):
+        def of_run(params):
+            answer = algo.predict(params, attack(params, size))
+            return training.measure(algo, y, answer).error
+
+        return records.rounded(jax.jit(jax.vmap(of_run))(params))
+
+    sizes = {noise: (0.1, 0.2, 0.4), fgsm: (0.01, 0.03, 0.1), pgd: (0.01, 0.03, 0.1)}
+    return {
+        "none": error(lambda params, size: x, 0),
+        **{
+            f"{attack.__name__} {size}": error(attack, size)
+            for attack, every in sizes.items()
+            for size in every
+        },
+    }

@@ -1,0 +1,117 @@
+"""Error-driven local representation alignment, LRA-E (this paper, Algorithm 1).
+
+    e^L       = z^L - y                               error unit of the output        (2)
+    Δh^{l-1}  = E^l e^l                               displacement                    (5)
+    y^{l-1}   = φ(h^{l-1} - β Δh^{l-1})               target                          (6)
+    e^{l-1}   = -2 (y^{l-1} - z^{l-1})                Gaussian error unit             (3)
+    ΔW^l      = (e^l ⊗ φ′(h^l)) (z^{l-1})ᵀ            update with derivatives, V1     (7)
+    ΔW^l      = e^l (z^{l-1})ᵀ                        update without, V2              (8)
+    ΔE^l      = γ (ΔW^l)ᵀ
+
+Two conventions differ from the print; "LRA-E" in BUILD_NOTES.md gives the evidence. The output's
+error unit is taken with respect to its pre-activity, in V2 as well. ΔE has the sign of ΔW, so that
+E, subtracted from like W, comes to align with Wᵀ.
+"""
+
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array
+
+from lrajax import initializers, layers, losses
+from lrajax.base import Algorithm, Calculations, Initializer, Layer, Network, Params
+from lrajax.checks import at_least, one_of, positive
+from lrajax.steps import (
+    check_reduction,
+    forward,
+    init_feedback,
+    init_forward,
+    local_deltas,
+    local_updates,
+    mirrored,
+    output_error,
+    predict,
+)
+
+
+def lra_e(
+    network: Network,
+    *,
+    beta: float = 0.1,
+    gamma: float = 1.0,
+    local_loss: str = "gaussian",
+    derivative: bool = True,
+    reduction: str = "sum",
+    w_init: Initializer = initializers.LRA_W,
+    e_init: Initializer = initializers.LRA_E,
+) -> Algorithm:
+    """Makes LRA-E for a network.
+
+    Args:
+      network: the network to train.
+      beta: modulation of the displacement, > 0.
+      gamma: rate of the error weights relative to the forward weights, >= 0.
+      local_loss: "gaussian" (equation 3) or "cauchy" (equation 4) loss of the hidden layers.
+      derivative: True for CalcUpdates-V1, False for V2.
+      reduction: "sum" or "mean" of the updates over the mini-batch.
+      w_init: initialiser of the forward weights W.
+      e_init: initialiser of the error weights E.
+
+    Returns:
+      The rule; `params.feedback[l]` is E of layer `l`, in the orientation of W (E_paper = w.T).
+
+    Raises:
+      ValueError: a hyperparameter out of range, an unknown local loss or reduction.
+    """
+    positive("beta", beta)
+    at_least("gamma", gamma, 0)
+    one_of("local_loss", local_loss, losses.LOCAL_LOSSES)
+    check_reduction(reduction)
+    error_unit = losses.LOCAL_LOSSES[local_loss].error
+
+    def init(key):
+        w_key, e_key = jax.random.split(key)
+        return Params(
+            forward=init_forward(network, w_key, w_init),
+            feedback=init_feedback(network.layers, e_key, e_init),
+        )
+
+    def compute_targets(params, batch, *, key=None):
+        del key
+        h, z = forward(network, params.forward, batch.x)
+        targets, errors = [batch.y], [output_error(batch, z[-1])]
+        for l in reversed(range(1, len(network.layers))):
+            displacement = layers.feedback(network.layers[l], params.feedback[l], errors[0])  # (5)
+            target, error = align(
+                network.layers[l - 1], h[l - 1], z[l - 1], beta * displacement, error_unit
+            )
+            targets.insert(0, target)
+            errors.insert(0, error)
+        return Calculations(batch.x, h, z, tuple(targets), tuple(errors))
+
+    def calc_updates(params, lambda_):
+        deltas = local_deltas(network, lambda_) if derivative else lambda_.errors
+        updates = local_updates(network, params.forward, lambda_, deltas, reduction)  # (7) or (8)
+        # ΔE = γ (ΔW)ᵀ; E is stored as its transpose already.
+        follow = jax.tree.map(lambda update: gamma * update, mirrored(params.feedback, updates))
+        return Params(updates, follow)
+
+    return Algorithm(
+        init=init,
+        compute_targets=compute_targets,
+        calc_updates=calc_updates,
+        predict=lambda params, x: predict(network, params.forward, x),
+        loss=network.output_loss.value,
+    )
+
+
+def align(
+    layer: Layer,
+    h: Array,
+    z: Array,
+    displacement: Array,
+    error_unit: Callable[[Array, Array], Array],
+) -> tuple[Array, Array]:
+    """Target and error of a layer, [B, *out_shape] each, once its pre-activity is displaced."""
+    target = layers.post(layer, h - displacement)  # (6)
+    return target, error_unit(target, z)  # (3) or (4)

@@ -1,0 +1,1 @@
+"""The application layer: settings -> compiled runs -> files, and the commands around them."""

@@ -1,0 +1,1 @@
+"""The commands: flags, help and exit codes, a module each."""

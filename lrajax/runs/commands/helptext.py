@@ -1,0 +1,101 @@
+"""What `train.py --help` and `train.py --list` print: short, grouped, drawn from the flags.
+
+absl's own help, the flags in one alphabetical list with their types, stays under `--helpfull`.
+"""
+
+import inspect
+import textwrap
+
+from absl import flags
+
+import lrajax
+from lrajax import data
+from lrajax.networks import NETWORKS
+from lrajax.runs import presets, settings
+
+EXAMPLES = """\
+Trains a network with one learning rule.
+
+  python experiments/train.py                                   LRA-E on the embedded digits
+  python experiments/train.py --algo=dfa --opt=adam --num_seeds=5 --out_dir=runs/dfa
+  python experiments/train.py --dataset=mnist --data_dir=FOLDER --lr=0.003,0.01,0.03
+  python experiments/train.py --list                            rules, networks, data sets"""
+
+# A flag that no group names is shown in the last one.
+GROUPS = {
+    "What to train": ("algo", "network", "hidden_layers", "width", "activation"),
+    "How": ("opt", "lr", "schedule", "weight_decay"),
+    "On what": ("dataset", "data_dir", "valid_size", "split_seed", "batch_size", "epochs"),
+    "How often, and where to": ("seed", "num_seeds", "out_dir", "checkpoint_every"),
+    "Settings of the rules (of some rules only; --list shows whose)": (),
+    "The machine": (),
+}
+*_, RULES, REST = GROUPS
+TRAIN = "lrajax.runs.commands.train"  # the module whose flags these are
+
+
+def answer(argv: list[str]) -> str | None:
+    """The text that the command line asks for, or None if it asks for training."""
+    words = {word.lstrip("-") for word in argv[1:] if word.startswith("-")}
+    if words & {"help", "h", "helpshort"}:
+        return help_text()
+    return list_text() if "list" in words else None
+
+
+def help_text() -> str:
+    """Examples, then the command's own flags by group."""
+    own = {flag.name: flag for flag in flags.FLAGS.get_flags_for_module(TRAIN)}
+    hyperparameters = {name for algo in lrajax.ALGORITHMS for name in settings.defaults(algo)}
+    groups = {title: [own.pop(name) for name in names] for title, names in GROUPS.items()}
+    groups[RULES] = [own.pop(name) for name in sorted(hyperparameters & own.keys())]
+    groups[REST] = list(own.values())
+    sections = (f"{title}:\n" + "\n".join(map(_flag, group)) for title, group in groups.items())
+    return "\n\n".join((EXAMPLES, *sections))
+
+
+def _flag(flag: flags.Flag) -> str:
+    default = "" if flag.default is None else f" (default {flag.default})"
+    return _entry(f"--{flag.name}", f"{flag.help}{default}")
+
+
+def list_text() -> str:
+    """The names that --algo, --network, --opt and --dataset take."""
+    optimizers = (
+        _entry(name, f"default --lr={presets.LEARNING_RATES[name]:g}")
+        for name in presets.OPTIMIZERS
+    )
+    folder = f"from the IDX files in --data_dir or {data.ENV_DATA_DIR}, or else downloaded"
+    sets = (
+        _entry(name, "embedded, no download" if name == "digits" else folder) for name in data.NAMES
+    )
+    other = _entry("(another)", "an image-classification set prepared by tensorflow-datasets")
+    sections = {
+        "Rules, --algo": map(_rule, lrajax.ALGORITHMS),
+        "Networks, --network": map(_network, NETWORKS),
+        "Optimisers, --opt": optimizers,
+        "Data sets, --dataset": (*sets, other),
+    }
+    return "\n\n".join(f"{title}:\n" + "\n".join(lines) for title, lines in sections.items())
+
+
+def _rule(algo: str) -> str:
+    made = inspect.getdoc(lrajax.ALGORITHMS[algo]).splitlines()[0]
+    title = made.removeprefix("Makes ").removesuffix(" for a network.").rstrip(",")
+    preset = presets.preset(algo, settings.network_sizes("mlp")["hidden_layers"])
+    values = {**settings.defaults(algo), **preset.hyperparameters}
+    text = " ".join(f"{name}={value}" for name, value in values.items())
+    rate = "" if preset.lr is None else f" --lr={preset.lr:g}"
+    return "\n".join((_entry(algo, f"{title}; --opt={preset.opt}{rate}"), _entry("", text)))
+
+
+def _network(name: str) -> str:
+    sizes = settings.network_sizes(name).items()
+    text = " ".join(f"{size}={value}" for size, value in sizes if value is not None)
+    first_line = inspect.getdoc(NETWORKS[name]).splitlines()[0]
+    return "\n".join((_entry(name, first_line), *([_entry("", text)] if text else [])))
+
+
+def _entry(name: str, text: str) -> str:
+    indent = " " * 22
+    lines = textwrap.wrap(text, 78, break_on_hyphens=False)
+    return f"  {name:<20}" + f"\n{indent}".join(lines)

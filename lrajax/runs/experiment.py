@@ -1,0 +1,187 @@
+"""`Experiment`: one epoch of all runs, seeds times swept values, compiled into one program."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+
+import lrajax
+from lrajax import checkpoint, diagnostics, training
+from lrajax.data import Dataset
+from lrajax.runs import placement
+from lrajax.runs.settings import Settings
+
+# A TPU's default is bfloat16 and a GPU's TF32; `train.py --precision` chooses otherwise.
+jax.config.update("jax_default_matmul_precision", "float32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """Where the runs stand after an epoch; arrays have a leading axis over the runs.
+
+    Attributes:
+      number: of the epoch, from 1.
+      run: their state.
+      metrics: training, validation and test metrics.
+      diverged_at: the first epoch that left a non-finite number, [n_runs]; 0 for none.
+      culprits: of each run, the first step and quantity of this epoch that was not finite; None
+        where there is none, and without `check_finite`.
+      seconds: time the epoch took, compilation included in the first.
+      examples_per_second: training examples of all runs over that time.
+    """
+
+    number: int
+    run: training.Run
+    metrics: training.EpochMetrics
+    diverged_at: np.ndarray
+    culprits: list[str | None]
+    seconds: float
+    examples_per_second: float
+
+
+class Experiment:
+    """Runs made ready: data on the devices, rule and optimiser chosen."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        num_devices: int | None = None,
+        check_finite: bool = False,
+    ):
+        """Raises ValueError if the mini-batch fits neither the training set nor the devices.
+
+        Args:
+          settings: of the runs.
+          dataset: to train on.
+          num_devices: to split the work over; None for as many as divide it.
+          check_finite: whether epochs find the first non-finite number, at some cost in time.
+        """
+        size = len(dataset.train.y)
+        if settings.batch_size > size:
+            raise ValueError(
+                f"batch_size={settings.batch_size} exceeds the training set: "
+                f"choose at most {size} for {dataset.name}"
+            )
+        self.settings = settings
+        self.check_finite = check_finite
+        self.batches = size // settings.batch_size
+        self.shape = (dataset.train.x.shape[1], dataset.num_classes)
+        self.scale = {"num_classes": dataset.num_classes, "max_pixel": dataset.max_pixel}
+        runs = settings.runs()
+        self.placement = placement.place(num_devices, len(runs), settings.batch_size)
+        self.parts = jax.device_put(
+            (dataset.train, dataset.valid, dataset.test), self.placement.replicated
+        )
+        self._gather = jax.jit(lambda tree: tree, out_shardings=self.placement.replicated)
+        self.seeds = np.array([run["seed"] for run in runs])
+        self.values = {
+            name: np.array([run[name] for run in runs], np.float32) for name in settings.sweep
+        }
+        placement.check_memory(jax.eval_shape(self.start), self.placement)
+
+    def make(
+        self, values: Mapping[str, Any]
+    ) -> tuple[lrajax.Algorithm, optax.GradientTransformation]:
+        """Rule and optimiser of one run."""
+        algo = self.settings.make_algorithm(*self.shape, values)
+        return algo, self.settings.make_optimizer(values, self.batches * self.settings.epochs)
+
+    def start(self) -> training.Run:
+        """The runs before their first epoch."""
+
+        def init(seed, values):
+            return training.init_run(*self.make(values), jax.random.key(seed))
+
+        over_runs = jax.vmap(init)
+        return jax.jit(over_runs, out_shardings=self.placement.runs)(self.seeds, self.values)
+
+    def _over_runs(self, function: Callable, runs: Any, parts: Any) -> Any:
+        """`function(run, values, parts)` of every run, side by side in one program."""
+        if len(self.seeds) > 1:
+            return jax.vmap(function, in_axes=(0, 0, None))(runs, self.values, parts)
+        # A single run is not mapped: XLA's batched products are slower on CPUs, even of one.
+        run, values = jax.tree.map(lambda leaf: leaf[0], (runs, self.values))
+        return jax.tree.map(lambda leaf: leaf[None], function(run, values, parts))
+
+    def resume(self, done: int, run: training.Run | None) -> tuple[int, training.Run]:
+        """Brings a run that the first process has read from its disk to all devices.
+
+        Args:
+          done: its epochs; 0 where there is none, and on the other processes.
+          run: the run on the host, None where there is none.
+
+        Returns:
+          The same on every process; a new run where there was none.
+        """
+        like = jax.eval_shape(self.start)
+        shapes = jax.eval_shape(checkpoint.plain, like)
+        empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        arrays = jax.device_get(checkpoint.plain(run)) if run else empty
+        if jax.process_count() > 1:
+            done, arrays = multihost_utils.broadcast_one_to_all((np.int32(done), arrays))
+        if not done:
+            return 0, self.start()
+        # As numbers: JAX cannot put keys on the devices of other processes.
+        return int(done), checkpoint.wrap(jax.device_put(arrays, self.placement.runs), like)
+
+    def epochs(self, run: training.Run | None = None, done: int = 0) -> Iterator[Epoch]:
+        """Trains from `run`, `done` epochs old (default: the start), yielding after each epoch."""
+        run = self.start() if run is None else run
+        compiled = jax.jit(
+            functools.partial(self._over_runs, self._epoch),
+            donate_argnums=0,
+            out_shardings=(self.placement.runs, self.placement.replicated),
+        )
+        examples = self.batches * self.settings.batch_size * len(self.seeds)
+        for number in range(done + 1, self.settings.epochs + 1):
+            began = time.perf_counter()
+            run, report = compiled(run, self.parts)
+            metrics, diverged_at, first = jax.tree.map(np.asarray, report)
+            seconds = time.perf_counter() - began
+            culprits = [diagnostics.first_nonfinite(run.state.params, steps) for steps in first]
+            yield Epoch(number, run, metrics, diverged_at, culprits, seconds, examples / seconds)
+
+    def _epoch(self, run: training.Run, values: Mapping[str, Any], parts):
+        """One epoch of one run: the run, and what is said of it."""
+        algo, optimizer = self.make(values)
+        train_step = training.make_train_step(algo, optimizer)
+        if self.check_finite:
+            train_step = diagnostics.watch(algo, train_step)
+            run = run._replace(state=diagnostics.begin_watch(run.state))
+
+        def step(state, batch):
+            return train_step(state, self.placement.split(batch))
+
+        epoch = training.make_epoch(algo, step, self.settings.batch_size, **self.scale)
+        run, metrics = epoch(run, *parts)
+        if not self.check_finite:
+            return run, (metrics, run.diverged_at, jnp.zeros(0, int))
+        first = run.state.first
+        run = run._replace(state=diagnostics.end_watch(run.state))
+        return run, (metrics, run.diverged_at, first)
+
+    def train_error(self, params: lrajax.Params) -> np.ndarray:
+        """Error of every run's parameters over the whole training set in %, [n_runs]."""
+
+        def evaluate(params, values, examples):
+            algo, _ = self.make(values)
+            return training.evaluate(algo, params, examples, **self.scale).error
+
+        over_runs = functools.partial(self._over_runs, evaluate)
+        compiled = jax.jit(over_runs, out_shardings=self.placement.replicated)
+        return np.asarray(compiled(params, self.parts[0]))
+
+    def on_host(self, tree: Any) -> Any:
+        """A tree of arrays as NumPy's, gathered from all devices and processes, keys as data."""
+        tree = checkpoint.plain(tree)
+        if jax.process_count() > 1:
+            tree = self._gather(tree)
+        return jax.device_get(tree)

@@ -1,0 +1,235 @@
+"""The folder of a run, `--out_dir`: config.json, metrics.jsonl, summary.json, best_params.npz.
+
+While the run lasts there are checkpoints too, so that the same command goes on where it was left,
+and a lock, so that no two processes write there.
+"""
+
+import contextlib
+import fcntl
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import lrajax
+from lrajax import checkpoint
+from lrajax.base import PyTree
+from lrajax.runs import records
+from lrajax.runs.experiment import Epoch
+from lrajax.runs.settings import Settings
+from lrajax.training import Run
+
+
+class InUseError(ValueError):
+    """Another process is at work in the folder."""
+
+
+class RunFolder:
+    """Keeps a run's files whole, whatever happens to the process or to the disk.
+
+    Attributes:
+      path: the folder.
+      error: why the latest writing failed, None if it did not. What could not be written is tried
+        again with what comes next.
+    """
+
+    def __init__(self, path: str, settings: Settings, say: Callable[[str], None]):
+        """Looks without touching.
+
+        Args:
+          path: need not exist.
+          settings: of the run.
+          say: tells the user, in a line.
+
+        Raises:
+          ValueError: another run, or a finished one, is there.
+        """
+        self.path = pathlib.Path(path)
+        self.error: OSError | None = None
+        self._config = records.config(settings)
+        self._epochs = settings.epochs
+        self._say = say
+        self._metrics = self.path / "metrics.jsonl"
+        self._size = 0  # of metrics.jsonl, in whole lines
+        self._pending = b""  # lines that are not there yet
+        with self._refusing():
+            self._check_same()
+
+    def open(self) -> None:
+        """Takes the folder, making it if need be.
+
+        Raises:
+          InUseError: another process is at work in it.
+          ValueError: it cannot be written.
+        """
+        with self._refusing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            # The lock goes when the process does, even by kill -9.
+            self._lock = open(self.path / ".lock", "a")  # noqa: SIM115 - held as long as the run
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.close()
+                raise InUseError(
+                    f"out_dir={self.path} is in use by another process: "
+                    "wait for it, or choose another folder"
+                ) from None
+            self._check_same()  # whoever had the lock may have begun a run, or ended this one
+            if not (self.path / "config.json").exists():
+                records.write_json(self.path / "config.json", self._config)
+            self._metrics.touch()
+
+    def close(self) -> None:
+        """Gives the folder free; the end of the process does so too."""
+        self._lock.close()
+
+    def resume(self, like: Run) -> tuple[int, Run | None]:
+        """Goes back to the newest checkpoint that is whole and that metrics.jsonl reaches.
+
+        Args:
+          like: the run's shapes, `jax.eval_shape`'s.
+
+        Returns:
+          Its epoch and the run on the host; 0 and None where the run begins.
+
+        Raises:
+          ValueError: a checkpoint that this program cannot use, or files that cannot be read.
+        """
+        with self._refusing():
+            lines = _whole_lines(self._metrics.read_bytes())
+            step, run, passed_over = checkpoint.restore(self.path, like, last=len(lines))
+            self._size = len(b"".join(lines[:step]))
+            with open(self._metrics, "r+b") as file:
+                file.truncate(self._size)
+            for reason in passed_over:
+                self._say(f"{reason}: passed over")
+            if step or passed_over:
+                self._say(f"{self.path}: goes on after epoch {step} of {self._epochs}")
+            if step:
+                self._note_versions(step)
+        return step, run
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, one an epoch, those still to be written included."""
+        written = self._metrics.read_bytes()[: self._size]
+        return [json.loads(line) for line in _whole_lines(written + self._pending)]
+
+    def write_epoch(self, epoch: Epoch, run: PyTree | None, **more: Any) -> None:
+        """Appends a line to metrics.jsonl and, given the run on the host, writes a checkpoint.
+
+        Args:
+          epoch: what the line says.
+          run: on the host, or None.
+          more: goes into the line too.
+        """
+        line = {**records.epoch_line(epoch), **more}
+        self._pending += (json.dumps(line) + "\n").encode()
+        with self._remembering():
+            self._write_pending(flush=run is not None)
+            if run is not None:
+                checkpoint.save(self.path, epoch.number, run)
+
+    def write_result(self, result: dict[str, Any], best_params: lrajax.Params) -> None:
+        """Writes best_params.npz, then summary.json, whose presence says that the run is done."""
+        with self._remembering():
+            self._write_pending(flush=True)
+            checkpoint.write(self.path / "best_params.npz", checkpoint.to_npz(best_params))
+            records.write_json(self.path / "summary.json", result)
+            checkpoint.remove(self.path)
+
+    def _write_pending(self, flush: bool) -> None:
+        # "r+b" never makes a new file: lines must not begin in the middle of a run.
+        with open(self._metrics, "r+b") as file:
+            file.seek(self._size)
+            file.write(self._pending)
+            file.truncate()
+            if flush:
+                checkpoint.flush(file)
+        self._size += len(self._pending)
+        self._pending = b""
+
+    def _check_same(self) -> None:
+        config = self.path / "config.json"
+        if not config.exists():
+            strangers = [name for name in _RESULTS if (self.path / name).exists()]
+            if strangers:
+                raise ValueError(
+                    f"out_dir={self.path} holds {strangers[0]} of something else: "
+                    "choose another folder"
+                )
+            return
+        theirs, mine = _settings_in(config), self._config["settings"]
+        if names := records.differing(theirs, mine):
+            raise ValueError(
+                f"out_dir={self.path} already holds a different run ({', '.join(names)} differ): "
+                "choose another folder, or delete that one"
+            )
+        if (self.path / "summary.json").exists():
+            raise ValueError(
+                f"out_dir={self.path} already holds this run, finished: read its summary.json, "
+                "or delete the folder to run it again"
+            )
+
+    def _note_versions(self, step: int) -> None:
+        """Records in config.json that a run goes on under other versions, or on another device."""
+        path = self.path / "config.json"
+        config = json.loads(path.read_text())
+        before = config.get("resumed", [config])[-1]
+        now = {name: self._config[name] for name in ("versions", "device")}
+        if now != {name: before[name] for name in now}:
+            self._say("versions or device differ from before: the numbers may differ slightly")
+            config["resumed"] = [*config.get("resumed", []), {"after_epoch": step, **now}]
+            records.write_json(path, config)
+
+    @contextlib.contextmanager
+    def _refusing(self):
+        """Turns a failure before training into a line that names the flag."""
+        try:
+            yield
+        except OSError as error:
+            raise ValueError(
+                f"out_dir={self.path} cannot be used ({error.strerror}): choose another folder"
+            ) from error
+
+    @contextlib.contextmanager
+    def _remembering(self):
+        """Keeps a failure while training in `error`: the run is worth more than its files."""
+        before, self.error = self.error, None
+        try:
+            yield
+        except OSError as error:
+            self.error = error
+        if bool(before) != bool(self.error):
+            self._say(
+                f"--out_dir={self.path} cannot be written ({self.error.strerror}): training goes "
+                "on, and every epoch tries again"
+                if self.error
+                else f"--out_dir={self.path} can be written again: nothing is missing"
+            )
+
+
+_RESULTS = ("metrics.jsonl", "summary.json", "best_params.npz")
+
+
+def _settings_in(config: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(config.read_text())["settings"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"out_dir={config.parent}: its config.json is damaged or of another program: "
+            "choose another folder, or delete that one"
+        ) from None
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+    """The lines of metrics.jsonl up to the first that is cut or out of place."""
+    whole = []
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
+        try:
+            in_place = json.loads(line)["epoch"] == number
+        except (ValueError, KeyError, TypeError):
+            break
+        if not (in_place and line.endswith(b"\n")):
+            break
+        whole.append(line)
+    return whole

@@ -1,0 +1,1 @@
+"""What the report of a run shows: measures, figures, the page."""

@@ -1,0 +1,118 @@
+"""What a finished run's parameters say beyond its errors; computed when a report is drawn."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import lrajax
+from lrajax import diagnostics, layers, losses, training
+from lrajax.data import Dataset, Examples
+from lrajax.runs.settings import Settings
+
+BATCH = 1000  # validation examples that angles and discrepancy are measured on
+TAIL = 0.1  # an activity is saturated where the activation's slope is below this
+
+
+class Measures(NamedTuple):
+    """Of one run's parameters, on validation examples but for the confusion matrix.
+
+    Attributes:
+      angles: degrees between the rule's and backprop's update, for each layer; NaN for
+        equilibrium propagation.
+      feedback_angles: degrees between E and Wᵀ, NaN for layers whose feedback does not mirror W.
+      discrepancy: D(y, x), mean over the examples; NaN for equilibrium propagation.
+      output_loss: mean over the examples.
+      saturation: share of saturated activities in %, for each hidden layer.
+      confusion: test examples by label (rows) and answer (columns).
+    """
+
+    angles: np.ndarray
+    feedback_angles: np.ndarray
+    discrepancy: np.ndarray
+    output_loss: np.ndarray
+    saturation: np.ndarray
+    confusion: np.ndarray
+
+
+class Probe:
+    """Measures the parameters of one setting's runs."""
+
+    def __init__(self, settings: Settings, dataset: Dataset, values: Mapping[str, float]):
+        """Compiles nothing yet; `values` are the setting's swept values."""
+        shape = (dataset.train.x.shape[1], dataset.num_classes)
+        self.dataset = dataset
+        self.algo = settings.make_algorithm(*shape, values)
+        self.backprop = settings.make_reference(*shape)
+        self.network = settings.make_network(*shape)
+        local_loss = settings.hyperparameters.get("local_loss", "gaussian")
+        self.local_loss = losses.LOCAL_LOSSES[local_loss]
+        # The states of equilibrium propagation are clipped to [0, 1]: there are no activations.
+        self.clipped = settings.algo == "equil_prop"
+        self._measure = jax.jit(self._measures)
+
+    def start(self, seed: int) -> lrajax.Params:
+        """The parameters that a seed's run began with."""
+        return training.init_state(self.algo, optax.identity(), jax.random.key(seed)).params
+
+    def selected(self, path: pathlib.Path, run: int) -> lrajax.Params:
+        """The parameters of best_params.npz that belong to the run of that number."""
+        arrays = np.load(path, allow_pickle=False)
+        template = jax.eval_shape(self.algo.init, jax.random.key(0))
+        return jax.tree_util.tree_map_with_path(
+            lambda key, _: arrays[jax.tree_util.keystr(key, simple=True, separator="/")][run],
+            template,
+        )
+
+    def measure(self, params: lrajax.Params) -> Measures:
+        """Everything, on the host."""
+        valid, test = (self._batch(part) for part in (self.dataset.valid, self.dataset.test))
+        few = jax.tree.map(lambda a: a[:BATCH], valid)
+        return jax.tree.map(np.asarray, self._measure(params, few, test))
+
+    def _batch(self, examples: Examples) -> lrajax.Batch:
+        rows = jnp.arange(len(examples.y))
+        return training.to_batch(examples, rows, self.dataset.num_classes, self.dataset.max_pixel)
+
+    def _measures(self, params: lrajax.Params, batch: lrajax.Batch, test: lrajax.Batch) -> Measures:
+        key = jax.random.key(0)  # the same noise for every run, so that they can be compared
+        lambda_ = self.algo.compute_targets(params, batch, key=key)
+        angles, _ = diagnostics.update_angles_to_backprop(
+            self.backprop, self.algo, params, batch, key=key
+        )
+        answer = self.algo.predict(params, test.x).argmax(axis=-1)
+        size = self.dataset.num_classes
+        discrepancy = diagnostics.total_discrepancy(self.network, lambda_, self.local_loss).mean()
+        if self.clipped:
+            # Equilibrium propagation relaxes other units than those that backprop goes through, and
+            # its output's target is a state, not the label.
+            angles, discrepancy = (jnp.full_like(a, jnp.nan) for a in (angles, discrepancy))
+        return Measures(
+            angles=angles,
+            feedback_angles=jnp.stack(list(map(_mirror_angle, *params))),
+            discrepancy=discrepancy,
+            output_loss=self.algo.loss(batch.y, lambda_.z[-1]).mean(),
+            saturation=self._saturation(lambda_),
+            confusion=jnp.zeros((size, size), int).at[test.y.argmax(axis=-1), answer].add(1),
+        )
+
+    def _saturation(self, lambda_: lrajax.Calculations) -> jax.Array:
+        if self.clipped:
+            flat = [(z <= 0) | (z >= 1) for z in lambda_.z[:-1]]
+        else:
+            slopes = (
+                layers.vjp_post(layer, h, jnp.ones_like(h))
+                for layer, h in zip(self.network.layers[:-1], lambda_.h[:-1], strict=True)
+            )
+            flat = [jnp.abs(slope) < TAIL for slope in slopes]
+        return 100 * jnp.stack([layer.mean() for layer in flat])
+
+
+def _mirror_angle(theta: dict, e: dict) -> jax.Array:
+    if not e or e["w"].shape != theta["w"].shape:
+        return jnp.array(jnp.nan)
+    return diagnostics.angle(theta["w"], e["w"])

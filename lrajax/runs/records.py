@@ -1,0 +1,262 @@
+"""What is recorded of runs: settings and versions, a line an epoch, the summary and its table."""
+
+import dataclasses
+import importlib.metadata
+import itertools
+import json
+import pathlib
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from lrajax import checkpoint
+from lrajax.runs.experiment import Epoch
+from lrajax.runs.settings import Settings
+from lrajax.training import Best
+
+ERRORS = ("train_error", "valid_error", "test_error")
+# What tables and figures call the rules.
+NAMES = {
+    "backprop": "Backprop",
+    "equil_prop": "Equil-Prop",
+    "rfa": "RFA",
+    "dfa": "DFA",
+    "dtp": "DTP",
+    "dtp_sigma": "DTP-σ",
+    "lra_e": "LRA-E",
+    "rec_lra": "rec-LRA",
+    "kolen_pollack": "Kolen-Pollack",
+    "sign_symmetric": "sign-symmetric",
+    "predictive_coding": "predictive coding",
+}
+
+
+def config(settings: Settings) -> dict[str, Any]:
+    """Every setting and version, ready for JSON."""
+    return {"settings": _plain(dataclasses.asdict(settings)), **versions()}
+
+
+def versions() -> dict[str, Any]:
+    """What the numbers were computed with."""
+    packages = ("lrajax", "jax", "jaxlib", "optax", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {
+        "versions": {"python": platform.python_version(), **found},
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def epoch_line(epoch: Epoch) -> dict[str, Any]:
+    """One line of metrics.jsonl: errors in %; lists over the seeds if there are several."""
+    metrics = epoch.metrics
+    values = {
+        "train_loss": metrics.train.loss,
+        "train_error": metrics.train.error,
+        "valid_error": metrics.valid.error,
+        "test_error": metrics.test.error,
+    }
+    return {
+        "epoch": epoch.number,
+        **{name: _squeezed(rounded(value, 6)) for name, value in values.items()},
+        "seconds": round(epoch.seconds, 4),
+        "examples_per_second": round(epoch.examples_per_second),
+    }
+
+
+def curves(lines: list[dict[str, Any]]) -> dict[str, list[list]]:
+    """What lines of metrics.jsonl measured, by name: lists over the epochs, then over the seeds."""
+    others = {"epoch", "seconds", "examples_per_second"}
+    return {
+        name: [line[name] if isinstance(line[name], list) else [line[name]] for line in lines]
+        for name in lines[0]
+        if name not in others
+    }
+
+
+def progress(epoch: Epoch) -> str:
+    """What the progress bar says: means over the runs that have not diverged."""
+    alive = epoch.diverged_at == 0
+    if not alive.any():
+        return "diverged"
+    return (
+        f"loss {epoch.metrics.train.loss[alive].mean():.4f}, "
+        f"valid {epoch.metrics.valid.error[alive].mean():.2f} %, "
+        f"{epoch.examples_per_second:,.0f} examples/s"
+    )
+
+
+def divergences(settings: Settings, epoch: Epoch) -> Iterator[str]:
+    """A line for each run that diverged in this epoch."""
+    for i, run in enumerate(settings.runs()):
+        if epoch.diverged_at[i] == epoch.number:
+            name = ", ".join(f"{key} {value:g}" for key, value in run.items())
+            where = f", first in {epoch.culprits[i]}" if epoch.culprits[i] else ""
+            yield f"{name} diverged in epoch {epoch.number}: a number is not finite{where}"
+
+
+def summary(
+    settings: Settings, best: Best, train_error: np.ndarray, diverged_at: np.ndarray
+) -> dict[str, Any]:
+    """Errors in % at each run's epoch of lowest validation error; over seeds, mean and spread.
+
+    A run that diverged in its first epoch has no such epoch: all of its entries are None.
+
+    Args:
+      settings: the settings.
+      best: the early-stopped selection of all runs, on the host.
+      train_error: of the selected parameters over the whole training set, [n_runs].
+      diverged_at: the first epoch that left a non-finite number, [n_runs]; 0 for none.
+    """
+    selected = best.epoch > 0
+    errors = {
+        "train_error": train_error,
+        "valid_error": best.valid_error,
+        "test_error": best.test_error,
+    }
+    errors = {name: rounded(np.where(selected, v, np.nan), 6) for name, v in errors.items()}
+    # A mean over different settings says nothing.
+    statistics = {} if settings.sweep else _statistics(errors)
+    return {
+        "algo": settings.algo,
+        "opt": settings.opt,
+        "dataset": settings.dataset,
+        "network": settings.network,
+        "hidden_layers": settings.hidden_layers,
+        "seeds": list(settings.seeds),
+        "runs": settings.runs(),
+        "best_epoch": [epoch or None for epoch in best.epoch.tolist()],
+        "diverged_at": [epoch or None for epoch in diverged_at.tolist()],
+        **errors,
+        **statistics,
+    }
+
+
+def _statistics(errors: dict[str, list]) -> dict[str, float | None]:
+    """Mean of every error over the seeds, and the sample's deviation, None for one seed."""
+    found = {}
+    for name, values in errors.items():
+        found[f"{name}_mean"], found[f"{name}_std"] = moments(values)
+    return found
+
+
+def moments(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Mean and the sample's standard deviation; None where there is none."""
+    numbers = np.array(values, float)
+    std = rounded(np.std(numbers, ddof=1), 6) if len(values) > 1 else None
+    return rounded(np.mean(numbers), 6), std
+
+
+def seeds_in_words(count: int) -> str:
+    """1 seed, 2 seeds."""
+    return f"{count} seed{'s' * (count > 1)}"
+
+
+def extent(record: Mapping[str, Any]) -> str:
+    """How much a cell was trained: 5 seeds, 20 epochs."""
+    settings = record["settings"]
+    return f"{seeds_in_words(len(settings['seeds']))}, {settings['epochs']} epochs"
+
+
+def joined_summary(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One summary of runs that were trained apart and differ in nothing but their seeds."""
+    joined = {
+        name: concatenated([summary[name] for summary in summaries])
+        if isinstance(value, list)
+        else value
+        for name, value in summaries[0].items()
+    }
+    return joined | _statistics({name: joined[name] for name in ERRORS})
+
+
+def concatenated(trees: Sequence[Any]) -> Any:
+    """Lists one after another, in dictionaries of any depth."""
+    if isinstance(trees[0], dict):
+        return {name: concatenated([tree[name] for tree in trees]) for name in trees[0]}
+    return list(itertools.chain(*trees))
+
+
+def table(result: dict[str, Any]) -> str:
+    """The summary as a short table, a line for each run."""
+    names = list(result["runs"][0])
+    lines = [[*names, "epoch", "train %", "valid %", "test %"]]
+    for i, run in enumerate(result["runs"]):
+        numbers = [_cell(result[name][i]) for name in ERRORS]
+        epoch = _cell(result["best_epoch"][i], "d")
+        lines.append([*[f"{run[name]:g}" for name in names], epoch, *numbers])
+    if len(names) == 1 and len(result["runs"]) > 1:
+        for statistic in ("mean", "std"):
+            lines.append(
+                [statistic, "", *[_cell(result[f"{name}_{statistic}"]) for name in ERRORS]]
+            )
+    return "\n".join("".join(f" {cell:>8}" for cell in line) for line in lines)
+
+
+def _cell(value: float | None, form: str = ".2f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never half of it."""
+    checkpoint.write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def recorded(path: pathlib.Path, mine: dict[str, Any], but: Sequence[str] = ()) -> dict | None:
+    """What the file of a result says, OUT_DIR/TARGET/NAME.json; None if there is no file.
+
+    Args:
+      path: of the file.
+      mine: the settings that it should have been made with.
+      but: names of settings that may differ.
+
+    Raises:
+      ValueError: it was made with other settings.
+    """
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    names = [name for name in differing(record["settings"], mine) if name not in but]
+    if names:
+        raise ValueError(
+            f"out_dir={path.parents[1]}: {path} was made with other settings ({', '.join(names)} "
+            "differ): delete it to train anew, or choose another folder"
+        )
+    return record
+
+
+def differing(theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
+    """The names of settings that differ."""
+    theirs = _completed(theirs)
+    return sorted(name for name, value in mine.items() if theirs.get(name) != value)
+
+
+def optimizer_of(settings: Mapping[str, Any]) -> str:
+    """The optimiser in words, with the schedule and the weight decay where there are any."""
+    settings = _completed(settings)
+    parts = [settings["opt"]]
+    if settings["schedule"] != "constant":
+        parts.append(settings["schedule"])
+    if settings["weight_decay"]:
+        parts.append(f"decay {settings['weight_decay']:g}")
+    return ", ".join(parts)
+
+
+def _completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's settings, with the defaults of those that are younger than the file."""
+    return {**{field.name: field.default for field in dataclasses.fields(Settings)}, **settings}
+
+
+def rounded(values: Any, decimals: int = 4) -> Any:
+    """An array as nested lists, None for what is not finite: JSON has no NaN."""
+    numbers = np.round(np.asarray(values, np.float64), decimals)
+    return np.where(np.isfinite(numbers), numbers, None).tolist()
+
+
+def _squeezed(numbers: list) -> Any:
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _plain(tree):
+    return json.loads(json.dumps(tree))

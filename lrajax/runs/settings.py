@@ -1,0 +1,208 @@
+"""`Settings`: everything that determines the numbers of one or more training runs."""
+
+import dataclasses
+import functools
+import inspect
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+import lrajax
+from lrajax import initializers, layers, networks
+from lrajax.checks import at_least, between, one_of, positive
+from lrajax.compose import split
+from lrajax.networks import NETWORKS
+from lrajax.runs import presets
+
+# Beyond these a number is a slip of the keyboard, and would fail late and obscurely.
+LIMITS = {"hidden_layers": 1000, "width": 10**6, "batch_size": 10**9, "epochs": 2**31 - 1}
+# What stands in for an activation without a derivative where a rule needs one.
+SURROGATES = {"sign": "sign_ste", "threshold": "threshold_ste"}
+BERNOULLI = "bernoulli"  # the activation whose units draw
+SCHEDULES = ("constant", "cosine")  # of λ over a run
+FIXED_FEEDBACK = ("rfa", "dfa", "sign_symmetric")  # their E stays as drawn, and does not decay
+SMALLEST_SIDE = 4  # of an image, in pixels: networks for images halve it twice
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What determines the numbers.
+
+    Attributes:
+      algo: a key of `lrajax.ALGORITHMS`.
+      opt: a key of `presets.OPTIMIZERS`.
+      lr: learning rate λ, > 0.
+      dataset: a name that `lrajax.data.load` takes.
+      hidden_layers: number of hidden layers; None for a network that has its own.
+      width: units in each, or feature maps; None for a network that has its own.
+      activation: of the hidden layers, as `lrajax.layers.parse_activation` takes it; or, of an MLP,
+        "bernoulli": units that fire with the probability sigmoid(h).
+      batch_size: examples in a mini-batch.
+      epochs: passes over the training set.
+      seeds: one run each, trained together; seed s gives the same run in any company.
+      hyperparameters: arguments of the rule's factory; initialisers as text (`gaussian:0.05`).
+      sweep: values of `lr` or of number-valued hyperparameters to combine with each other and with
+        the seeds; they stand in for the fields above.
+      valid_size: examples held out for validation; None for the data set's default.
+      split_seed: seed of the validation split.
+      network: a key of `networks.NETWORKS`.
+      schedule: "constant", or "cosine": λ falls from `lr` to 0 over the run.
+      weight_decay: share λ × `weight_decay` by which W, and an E that is learned, shrink at every
+        step, >= 0, apart from what the optimiser makes of the updates (as in AdamW).
+    """
+
+    algo: str
+    opt: str
+    lr: float
+    dataset: str
+    hidden_layers: int | None
+    width: int | None
+    activation: str
+    batch_size: int
+    epochs: int
+    seeds: tuple[int, ...]
+    hyperparameters: Mapping[str, Any]
+    sweep: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    valid_size: int | None = None
+    split_seed: int = 0
+    network: str = "mlp"
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+
+    def __post_init__(self):
+        """Raises ValueError, naming the flag and the remedy, for settings that cannot be run."""
+        one_of("opt", self.opt, presets.OPTIMIZERS)
+        one_of("network", self.network, NETWORKS)
+        one_of("schedule", self.schedule, SCHEDULES)
+        at_least("weight_decay", self.weight_decay, 0)
+        fixed = [name for name, size in network_sizes(self.network).items() if size is None]
+        if self.algo == "equil_prop" and self.activation != "tanh":
+            raise ValueError(
+                f"activation={self.activation} is not a setting of algo=equil_prop, whose units "
+                "are clipped to [0, 1]: drop it"
+            )
+        if self.activation == BERNOULLI and self.network != "mlp":
+            raise ValueError(f"activation={BERNOULLI} needs network=mlp, not {self.network}")
+        for name, most in LIMITS.items():
+            value = getattr(self, name)
+            if name not in fixed:
+                between(name, value, 1, most)
+            elif value is not None:
+                raise ValueError(f"{name}= is not a setting of network={self.network}: drop it")
+        for seed in (self.seeds[0], self.seeds[-1]):
+            between("seed", seed, 0, 2**32 - 1)
+        for name in self.hyperparameters:
+            check_owner(self.algo, name)
+        for combination in itertools.product(*self.sweep.values()):
+            values = dict(zip(self.sweep, combination, strict=True))
+            positive("lr", values.get("lr", self.lr))
+            self.make_algorithm(SMALLEST_SIDE**2, 2, values)
+
+    def runs(self) -> list[dict[str, float]]:
+        """Seed and swept values of every run."""
+        names = ("seed", *self.sweep)
+        values = itertools.product(self.seeds, *self.sweep.values())
+        return [dict(zip(names, combination, strict=True)) for combination in values]
+
+    def swept(self, run: Mapping[str, float]) -> dict[str, float]:
+        """The swept values of a run, without its seed."""
+        return {name: run[name] for name in self.sweep}
+
+    def make_network(self, n_inputs: int, num_classes: int) -> lrajax.Network:
+        """The network.
+
+        Raises:
+          ValueError: it takes images, and the inputs are not a square grey one.
+        """
+        side = math.isqrt(n_inputs)
+        square = side**2 == n_inputs and side >= SMALLEST_SIDE
+        if self.network in networks.FOR_IMAGES and not square:
+            raise ValueError(
+                f"network={self.network} takes square grey images, at least "
+                f"{SMALLEST_SIDE} × {SMALLEST_SIDE}, not {n_inputs} inputs: choose mlp or resmlp"
+            )
+        sizes = {"hidden_layers": self.hidden_layers, "width": self.width}
+        given = {name: size for name, size in sizes.items() if size is not None}
+        image_shape = (side, side) if square else (n_inputs,)
+        # Units that fire with a probability answer with it where nothing is drawn.
+        activation = "sigmoid" if self.activation == BERNOULLI else self.activation
+        make = NETWORKS[self.network]
+        return make(image_shape, num_classes, activation=activation, **given)
+
+    def make_algorithm(
+        self, n_inputs: int, num_classes: int, values: Mapping[str, Any]
+    ) -> lrajax.Algorithm:
+        """The rule on its network, with swept values that may be traced."""
+        network = self.make_network(n_inputs, num_classes)
+        arguments = {
+            name: initializers.parse(value, name) if name.endswith("_init") else value
+            for name, value in self.hyperparameters.items()
+        }
+        arguments.update({name: value for name, value in values.items() if name != "lr"})
+        make = functools.partial(lrajax.ALGORITHMS[self.algo], **arguments)
+        if self.activation != BERNOULLI:
+            return make(network)
+        return lrajax.stochastic(lambda key: make(_firing(network, key)))
+
+    def make_reference(self, n_inputs: int, num_classes: int) -> lrajax.Algorithm:
+        """Backprop on the same network, through a surrogate's slope where it has none."""
+        activation = SURROGATES.get(self.activation, self.activation)
+        changes = {"algo": "backprop", "activation": activation, "hyperparameters": {}, "sweep": {}}
+        reference = dataclasses.replace(self, **changes)
+        return reference.make_algorithm(n_inputs, num_classes, {})
+
+    def make_optimizer(self, values: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
+        """The optax optimiser of a run of so many steps; a swept learning rate may be traced."""
+        lr = values.get("lr", self.lr)
+        rate = lr if self.schedule == "constant" else optax.cosine_decay_schedule(lr, steps)
+        optimizer = presets.OPTIMIZERS[self.opt](rate)
+        if not self.weight_decay:
+            return optimizer
+        at = rate if callable(rate) else optax.constant_schedule(rate)
+        decay = optax.add_decayed_weights(lambda step: -self.weight_decay * at(step), self._decays)
+        return optax.chain(optimizer, decay)
+
+    def _decays(self, params: lrajax.Params) -> lrajax.Params:
+        """True for what decays: weights, but no bias and no E that stays as drawn."""
+        weights = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "w", params)
+        if self.algo not in FIXED_FEEDBACK:
+            return weights
+        return weights._replace(feedback=jax.tree.map(lambda _: False, weights.feedback))
+
+
+def network_sizes(network: str) -> dict[str, int | None]:
+    """The hidden layers and the width that a network has by default, None where it has its own."""
+    parameters = inspect.signature(NETWORKS[network]).parameters
+    return {
+        name: parameters[name].default if name in parameters else None
+        for name in ("hidden_layers", "width")
+    }
+
+
+def _firing(network: lrajax.Network, key: jax.Array | None) -> lrajax.Network:
+    """The network with Bernoulli units in its hidden layers, which draw from the key."""
+    *hidden, output = network.layers
+    units = map(layers.bernoulli, hidden, split(key, len(hidden)))
+    return network._replace(layers=(*units, output))
+
+
+def defaults(algo: str) -> dict[str, Any]:
+    """The hyperparameters of a rule's factory and their defaults, initialisers as text."""
+    return {
+        name: str(parameter.default) if name.endswith("_init") else parameter.default
+        for name, parameter in inspect.signature(lrajax.ALGORITHMS[algo]).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def check_owner(algo: str, name: str) -> None:
+    """Raises ValueError if `name` is not a hyperparameter of the rule `algo`."""
+    owners = [owner for owner in lrajax.ALGORITHMS if name in defaults(owner)]
+    if algo not in owners:
+        raise ValueError(
+            f"{name}= is not a setting of algo={algo}, only of {', '.join(owners)}: drop it"
+        )

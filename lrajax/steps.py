@@ -1,0 +1,143 @@
+"""What rules share: parameters, the forward pass, the output's error, local updates, mirrors."""
+
+import itertools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from lrajax import layers
+from lrajax.base import Batch, Calculations, Initializer, Layer, Network, Params, PyTree
+from lrajax.checks import one_of
+
+
+def init_forward(network: Network, key: PRNGKeyArray, initializer: Initializer) -> tuple:
+    """Forward parameters of every layer."""
+    keys = jax.random.split(key, len(network.layers))
+    return tuple(
+        layer.init(layer_key, initializer)
+        for layer, layer_key in zip(network.layers, keys, strict=True)
+    )
+
+
+def init_feedback(layers_: Sequence[Layer], key: PRNGKeyArray, initializer: Initializer) -> tuple:
+    """Feedback weights of every layer but the first, which has nothing below to teach: `()`."""
+    keys = jax.random.split(key, len(layers_) - 1)
+    above = zip(layers_[1:], keys, strict=True)
+    return ((), *(layer.init_feedback(layer_key, initializer) for layer, layer_key in above))
+
+
+def no_feedback(network: Network) -> tuple:
+    """The feedback entries of a rule that needs none."""
+    return ((),) * len(network.layers)
+
+
+def forward(network: Network, params: tuple, x: Array) -> tuple[tuple, tuple]:
+    """Pre- and post-activities of every layer (equation 1).
+
+    Raises:
+      ValueError: x is not a batch of what the first layer takes, or a layer does not take what the
+        one below gives.
+    """
+    check_shapes(network, x)
+    hs, zs = [], []
+    z = x
+    for layer, theta in zip(network.layers, params, strict=True):
+        h = layers.pre(layer, theta, z)
+        z = layers.post(layer, h)
+        hs.append(h)
+        zs.append(z)
+    return tuple(hs), tuple(zs)
+
+
+def predict(network: Network, params: tuple, x: Array) -> Array:
+    """The output layer's post-activity, [B, *out_shape]."""
+    return forward(network, params, x)[1][-1]
+
+
+def output_error(batch: Batch, z_out: Array) -> Array:
+    """dL/dh of the output layer, z - y: the output is the canonical link of the loss.
+
+    Raises:
+      ValueError: the labels do not have the output's shape.
+    """
+    check_labels(batch.y, z_out)
+    return z_out - batch.y
+
+
+def check_shapes(network: Network, x: Array) -> None:
+    """Raises ValueError unless every layer takes what comes from below, the first one x."""
+    in_shape = network.layers[0].in_shape
+    if x.shape[1:] != in_shape:
+        raise ValueError(f"x has shape {x.shape}; the network takes batches of {in_shape}")
+    for l, (below, layer) in enumerate(itertools.pairwise(network.layers), 1):
+        if layer.in_shape != below.out_shape:
+            raise ValueError(
+                f"layer {l} takes {layer.in_shape}, the layer below gives {below.out_shape}: make "
+                "it take that, or wrap it in layers.reshaped"
+            )
+
+
+def check_labels(y: Array, z_out: Array) -> None:
+    """Raises ValueError unless y has the output's shape; broadcast, it would teach nonsense."""
+    if y.shape != z_out.shape:
+        raise ValueError(f"y has shape {y.shape}; the network's output has {z_out.shape}")
+
+
+def from_errors(batch: Batch, h: tuple, z: tuple, errors: Sequence[Array]) -> Calculations:
+    """Λ of a rule that computes errors and no targets: each error stands for the target z - e."""
+    hidden = map(jnp.subtract, z[:-1], errors[:-1])
+    return Calculations(batch.x, h, z, (*hidden, batch.y), tuple(errors))
+
+
+def local_deltas(network: Network, lambda_: Calculations) -> tuple[Array, ...]:
+    """dL/dh of every layer: e ⊗ φ′(h) for hidden layers; the output's error is one already."""
+    hidden = map(layers.vjp_post, network.layers[:-1], lambda_.h[:-1], lambda_.errors[:-1])
+    return (*hidden, lambda_.errors[-1])
+
+
+def local_updates(
+    network: Network, params: tuple, lambda_: Calculations, deltas: Sequence[Array], reduction: str
+) -> tuple[PyTree, ...]:
+    """Update of every layer's forward parameters, ΔW = δ zᵀ with the activity below (equation 7).
+
+    Args:
+      network: the network.
+      params: forward parameters.
+      lambda_: what `compute_targets` found.
+      deltas: dL/dh of every layer, [B, *out_shape] each.
+      reduction: "sum" over the mini-batch, or "mean".
+    """
+    below = (lambda_.x, *lambda_.z[:-1])
+    deltas = [reduce_batch(delta, reduction) for delta in deltas]
+    return tuple(map(layers.vjp_theta, network.layers, params, below, deltas))
+
+
+def fixed_feedback_updates(
+    network: Network, params: Params, lambda_: Calculations, reduction: str
+) -> Params:
+    """Updates of a rule whose errors follow the derivatives and whose feedback stays as it is."""
+    deltas = local_deltas(network, lambda_)
+    return Params(
+        forward=local_updates(network, params.forward, lambda_, deltas, reduction),
+        feedback=jax.tree.map(jnp.zeros_like, params.feedback),
+    )
+
+
+def mirrored(feedback: tuple, entries: tuple) -> tuple:
+    """What E mirrors, by name, of forward parameters or their updates; `()` where there is no E."""
+    return tuple(
+        {name: entry[name] for name in e} if isinstance(e, dict) else ()
+        for e, entry in zip(feedback, entries, strict=True)
+    )
+
+
+def reduce_batch(delta: Array, reduction: str) -> Array:
+    """Scales per-example deltas so that their sum over the batch is the reduction asked for."""
+    return delta / delta.shape[0] if reduction == "mean" else delta
+
+
+def check_reduction(reduction: str) -> None:
+    """Raises ValueError unless `reduction` is "mean" or "sum"."""
+    one_of("reduction", reduction, ("mean", "sum"))
