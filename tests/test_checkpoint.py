@@ -1,6 +1,7 @@
 """Checkpoints: what is read is what was written, or an error, whatever happened in between."""
 
 import errno
+import io
 import os
 import struct
 
@@ -109,11 +110,76 @@ def test_another_tree_is_refused(tmp_path, like, words):
 
 
 def test_another_format_version_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "VERSION", 2)
+    monkeypatch.setattr(checkpoint, "VERSION", 3)
     checkpoint.save(tmp_path, 1, small(1))
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="format 2, and this version of lrajax reads 1"):
+    with pytest.raises(CheckpointError, match="format 3, and this version of lrajax reads 2"):
         checkpoint.restore(tmp_path, small(0))
+
+
+def test_the_first_format_is_read_still(tmp_path):
+    """Written as it was then: by `np.savez`, with no word of the keys' generator."""
+    file = io.BytesIO()
+    np.savez(file, **{"a": small(1)["a"], "key": jax.random.key_data(small(1)["key"])})
+    content = struct.pack("<I", 1) + file.getvalue()
+    digest = checkpoint.hashlib.sha256(content).digest()
+    checkpoint.path_of(tmp_path, 1).write_bytes(checkpoint.MAGIC + digest + content)
+    assert_restored(tmp_path, 1)
+
+
+@pytest.mark.parametrize("other", ["unsafe_rbg", "threefry2x32"])
+def test_keys_come_back_as_of_their_generator_or_not_at_all(tmp_path, other):
+    algo, optimizer = lrajax.dtp(lrajax.mlp((3, 2, 2))), optax.sgd(0.1)
+    mine, theirs = (
+        training.init_run(algo, optimizer, jax.random.key(0, impl=impl)) for impl in ("rbg", other)
+    )
+    checkpoint.save(tmp_path, 1, mine)
+    key = checkpoint.restore(tmp_path, jax.eval_shape(lambda: mine)).tree.state.key
+    np.testing.assert_array_equal(jax.random.bits(key, 9), jax.random.bits(mine.state.key, 9))
+    with pytest.raises(CheckpointError, match=f"of rbg keys there and .* of {other} keys here"):
+        checkpoint.restore(tmp_path, theirs)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"epoch": 3, "rate": 0.5, "done": True, "w": np.ones(2)},
+        {"file": np.ones(2), "allow_pickle": np.zeros(1)},
+        {"a": {"b": np.ones(1)}, "a/b": np.zeros(2), "a~1b": np.arange(3)},
+        {"a": np.ones(1), "a.npy": np.zeros(2)},
+        {"läuft 学": [np.ones(1), {0: np.zeros(2)}], "": np.arange(3)},
+        np.array(2.5),
+    ],
+)
+def test_any_names_and_numbers_come_back(tmp_path, tree):
+    checkpoint.save(tmp_path, 1, tree)
+    restored = checkpoint.restore(tmp_path, tree).tree
+    chex.assert_trees_all_equal(restored, tree)
+    assert list(map(type, jax.tree.leaves(restored))) == list(map(type, jax.tree.leaves(tree)))
+
+
+@pytest.mark.parametrize("arguments", [(3.0,), (-1,), (0,), ("1",), (1, 0), (1, 1.5)])
+def test_a_step_that_is_none_is_refused_before_anything_is_written(tmp_path, arguments):
+    step, *keep = arguments
+    with pytest.raises(ValueError, match=r"^(step|keep)=.* must be a whole number, at least 1$"):
+        checkpoint.save(tmp_path, step, small(1), *keep)
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_files_by_our_own_names_are_ever_removed(tmp_path):
+    names = ("checkpoint-best", "checkpoint-00000001.bak", "checkpoint-00000001 (copy)")
+    for name in (*names, "checkpoint-3", "checkpoint-000000004", "checkpoint-best.tmp"):
+        (tmp_path / name).write_text("mine")
+    for name in ("checkpoint-500", "checkpoint-00000500"):
+        (tmp_path / name).mkdir()
+    strangers = {path.name for path in tmp_path.iterdir()}
+    checkpoint.path_of(tmp_path, 9).with_suffix(".tmp").write_text("half")  # of a dead process
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, small(step))
+    assert checkpoint.steps(tmp_path) == [2, 3]
+    assert_restored(tmp_path, 3)
+    checkpoint.remove(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == strangers
 
 
 def test_loading_executes_nothing(tmp_path, monkeypatch):

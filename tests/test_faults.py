@@ -143,6 +143,28 @@ def test_a_run_on_other_devices_resumes_too(tmp_path):
     assert summary["diverged_at"] == [None, None]
 
 
+def test_a_run_of_another_random_generator_is_refused(tmp_path):
+    runs = settings(algo="dtp_sigma", epochs=1)
+
+    def started(generator):
+        with jax.default_prng_impl(generator):
+            experiment = Experiment(runs, tiny(50, 1))
+            return experiment, experiment.start()
+
+    experiment, run = started("rbg")
+    folder = RunFolder(tmp_path, runs, print)
+    folder.open()
+    folder.write_epoch(epoch(1), experiment.on_host(run))
+    step, found = folder.resume(run)
+    assert step == 1
+    np.testing.assert_array_equal(
+        checkpoint.plain(found.state.key), jax.random.key_data(run.state.key)
+    )
+    with pytest.raises(ValueError, match="of rbg keys there and .* of unsafe_rbg keys here"):
+        folder.resume(started("unsafe_rbg")[1])
+    folder.close()
+
+
 # --- Disks ---------------------------------------------------------------------------------------
 
 

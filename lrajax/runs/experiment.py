@@ -180,8 +180,8 @@ class Experiment:
         return np.asarray(compiled(params, self.parts[0]))
 
     def on_host(self, tree: Any) -> Any:
-        """A tree of arrays as NumPy's, gathered from all devices and processes, keys as data."""
-        tree = checkpoint.plain(tree)
+        """A tree of arrays as NumPy's, gathered from all devices and processes; keys stay keys."""
+        arrays = checkpoint.plain(tree)
         if jax.process_count() > 1:
-            tree = self._gather(tree)
-        return jax.device_get(tree)
+            arrays = self._gather(arrays)
+        return checkpoint.wrap(jax.device_get(arrays), tree)
