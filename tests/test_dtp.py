@@ -1,3 +1,5 @@
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -114,25 +116,60 @@ def test_noise_is_normal_with_deviation_sigma_and_independent_between_layers(key
     assert abs(np.corrcoef(first[0], first[1])[0, 1]) < 0.5
 
 
-def test_sigma_falls_by_the_loss_of_the_layer_above(key):
-    """Equation 11 with a unit's loss: at α = 4 σ turns negative, and its sign is kept."""
+READINGS = list(itertools.product(("target", "corrupted"), ("sum", "mean")))
+
+
+@pytest.mark.parametrize(("sigma_loss", "over_units"), READINGS)
+def test_sigma_falls_by_the_loss_of_the_layer_above(sigma_loss, over_units, key):
+    """Equation 11; where σ turns negative its sign is kept."""
     network = lrajax.mlp((5, 4, 6, 3, 5, 2))
     params = reference.make_params(lrajax.dtp(network))
     batch = reference.make_batch(network, 7)
-
-    def noises(alpha):
-        rules = lrajax.dtp_sigma(network, alpha=alpha), lrajax.dtp(network, noise=1.0)
-        return [noise_of(rule, params, batch, key) for rule in rules]
+    unit = jax.tree.map(np.array, noise_of(lrajax.dtp(network, noise=1.0), params, batch, key))
 
     signs = set()
     for alpha in (0.05, 0.2, 4.0):
+        rule = lrajax.dtp_sigma(network, alpha=alpha, sigma_loss=sigma_loss, over_units=over_units)
+        lambda_ = rule.compute_targets(params, batch, key=key)
         sigma = alpha
-        for ours, unit in zip(*map(reversed, jax.tree.map(np.array, noises(alpha))), strict=True):
+        for l in (2, 1, 0):
+            corrupted, z = np.asarray(lambda_.aux[l].corrupted), np.asarray(lambda_.z[l])
             # The same key draws the same numbers, so σ is the one factor between the two rules.
-            np.testing.assert_allclose(ours, sigma * unit, rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(corrupted - z, sigma * unit[l], rtol=1e-3, atol=1e-5)
             signs.add(np.sign(sigma))
-            sigma -= (ours**2).mean()
-    assert signs == {-1, 1}
+            compared = np.asarray(lambda_.targets[l]) if sigma_loss == "target" else corrupted
+            squares = (compared - z) ** 2
+            sigma -= squares.mean() if over_units == "mean" else squares.sum() / len(squares)
+    assert sigma_loss == "target" or signs == {-1, 1}
+
+
+def test_sigma_adapts_by_default(key):
+    """The lowest σ moves by more than a factor of 2 in training, where the old reading's stays."""
+    network = lrajax.mlp((5, 64, 64, 64, 64, 64, 64, 3))
+    rule, batch = lrajax.dtp_sigma(network), reference.make_batch(network, 50)
+
+    @jax.jit
+    def step(params, key):
+        lambda_ = rule.compute_targets(params, batch, key=key)
+        updates = rule.calc_updates(params, lambda_)
+        lowest = (lambda_.aux[0].corrupted - lambda_.z[0]).std()
+        return jax.tree.map(lambda p, u: p - 0.01 * u, params, updates), lowest
+
+    params, lowest = rule.init(key), []
+    for i in range(20):
+        params, sigma = step(params, jax.random.fold_in(key, i))
+        lowest.append(float(sigma))
+    assert max(lowest) > 2 * min(lowest)
+    # Under the other reading it stays where DTP of that noise has it.
+    fixed = lrajax.dtp_sigma(network, sigma_loss="corrupted", over_units="mean")
+    *_, top = noise_of(fixed, params, batch, key)
+    np.testing.assert_allclose(noise_of(fixed, params, batch, key)[0].std(), top.std(), rtol=0.05)
+
+
+@pytest.mark.parametrize("name", ["sigma_loss", "over_units"])
+def test_an_unknown_reading_is_refused(name, network):
+    with pytest.raises(ValueError, match=f"{name}='both' is unknown"):
+        lrajax.dtp_sigma(network, **{name: "both"})
 
 
 def test_without_noise_a_perfect_decoder_gets_no_update(key):

@@ -5,25 +5,25 @@
     y^{l-1}   = z^{l-1} - (g^l(z^l) - g^l(y^l))                 the targets below       (9)
     ŷ^{l-1}   = z^{l-1} + ε,  ε ~ N(0, σ_l²)                    corrupted encoding      (10)
     ẑ^{l-1}   = g^l(f^l(ŷ^{l-1}))                               its reconstruction      (10)
-    σ_l       = σ_{l+1} - L_l(ŷ^l, z^l),  σ_{L-1} = α           DTP-σ                   (11)
+    σ_l       = σ_{l+1} - L_l(y^l, z^l),  σ_{L-1} = α           DTP-σ                   (11)
     ΔW^l      = dL(y^l, z^l)/dW^l,   ΔE^l = dL(ŷ^{l-1}, ẑ^{l-1})/dE^l
 
-L_l is the mean of (ŷ^l - z^l)² over units and examples. Equation 9 is printed with a sign slip, set
-right here. "DTP" in BUILD_NOTES.md discusses both.
+L_l(y^l, z^l) is Σ (y^l - z^l)², the mean over the mini-batch. Equation 9 is printed with a sign
+slip, set right here. Equation 11 prints y^l without a hat, the sentence below it says "corrupted":
+`dtp_sigma` offers both. "DTP" in BUILD_NOTES.md discusses them.
 """
 
 import itertools
-import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax import initializers, layers
-from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
-from lrajax.checks import at_least, positive
+from lrajax.base import Algorithm, Batch, Calculations, Initializer, Network, Params, PyTree
+from lrajax.checks import at_least, one_of, positive
 from lrajax.losses import gaussian
 from lrajax.noise import standard_normal
 from lrajax.steps import (
@@ -38,8 +38,20 @@ from lrajax.steps import (
     reduce_batch,
 )
 
-# (sigma of the layer above, corrupted and clean activity of that layer) -> sigma of this layer
-NoiseSchedule = Callable[[Array, Array, Array], Array]
+SIGMA_LOSSES = ("target", "corrupted")
+
+
+class Noise(NamedTuple):
+    """The standard deviation of the noise, from the topmost decoder down.
+
+    Attributes:
+      top: σ of the topmost decoder.
+      below: `(sigma, target, corrupted, clean) -> sigma`: σ of the next decoder below, from this
+        one's, and target, corrupted and clean activity of the layer that this one's noise fell on.
+    """
+
+    top: float
+    below: Callable[[Any, Array, Array, Array], Any]
 
 
 class Reconstruction(NamedTuple):
@@ -83,13 +95,16 @@ def dtp(
       ValueError: no hidden layer, a hyperparameter out of range, an unknown reduction.
     """
     at_least("noise", noise, 0)
-    return _dtp(network, noise, lambda sigma, *_: sigma, target_rate, reduction, w_init, e_init)
+    fixed = Noise(noise, lambda sigma, *_: sigma)
+    return _dtp(network, fixed, target_rate, reduction, w_init, e_init)
 
 
 def dtp_sigma(
     network: Network,
     *,
     alpha: float = 0.01,
+    sigma_loss: str = "target",
+    over_units: str = "sum",
     target_rate: float = 0.1,
     reduction: str = "sum",
     w_init: Initializer = initializers.GLOROT,
@@ -100,6 +115,9 @@ def dtp_sigma(
     Args:
       network: the network to train.
       alpha: σ of the topmost decoder's noise, > 0.
+      sigma_loss: what equation 11 compares the activity with: "target", as it prints, or
+        "corrupted", the activity with its noise, as the sentence below it says.
+      over_units: "sum" or "mean" of that loss over a layer's units.
       target_rate: see `dtp`.
       reduction: see `dtp`.
       w_init: see `dtp`.
@@ -112,19 +130,21 @@ def dtp_sigma(
       ValueError: no hidden layer, a hyperparameter out of range, an unknown reduction.
     """
     positive("alpha", alpha)
+    one_of("sigma_loss", sigma_loss, SIGMA_LOSSES)
+    one_of("over_units", over_units, ("sum", "mean"))
 
-    def adapt(sigma, corrupted, clean):
-        # (11), with the loss of a unit: summed over a wide layer it makes sigma explode with depth.
-        # A negative sigma is as good as a positive one: the noise is symmetric.
-        return sigma - gaussian.value(corrupted, clean).mean() / layers.size(clean.shape[1:])
+    def below(sigma, target, corrupted, clean):
+        loss = gaussian.value(target if sigma_loss == "target" else corrupted, clean).mean()
+        units = layers.size(clean.shape[1:]) if over_units == "mean" else 1
+        # (11). A negative sigma is as good as a positive one: the noise is symmetric.
+        return sigma - loss / units
 
-    return _dtp(network, alpha, adapt, target_rate, reduction, w_init, e_init)
+    return _dtp(network, Noise(alpha, below), target_rate, reduction, w_init, e_init)
 
 
 def _dtp(
     network: Network,
-    sigma_top: float,
-    schedule: NoiseSchedule,
+    noise: Noise,
     target_rate: float,
     reduction: str,
     w_init: Initializer,
@@ -134,80 +154,27 @@ def _dtp(
     check_reduction(reduction)
     if len(network.layers) < 2:
         raise ValueError("network has no hidden layer: DTP needs one, whose target to propagate")
-    # Decoders stand between hidden layers alone: nothing teaches the input, and the topmost hidden
-    # layer takes its target from the output's gradient.
-    decoded = range(1, len(network.layers) - 1)
 
     def init(key):
         w_key, e_key = jax.random.split(key)
-        inverse = init_feedback(network.layers, e_key, e_init)
-        decoders = (
-            {**inverse[l], "b": jnp.zeros(network.layers[l].in_shape)} if l in decoded else ()
-            for l in range(len(network.layers))
-        )
-        return Params(init_forward(network, w_key, w_init), tuple(decoders))
-
-    def decode_pre(params, l, z):
-        e = params.feedback[l]
-        displacement = layers.feedback(network.layers[l], e, z)
-        return displacement + jnp.broadcast_to(e["b"], displacement.shape)
-
-    def decode(params, l, z):
-        return layers.post(network.layers[l - 1], decode_pre(params, l, z))
-
-    def encode(params, l, z_below):
-        layer = network.layers[l]
-        return layers.post(layer, layers.pre(layer, params.forward[l], z_below))
-
-    def propagate_targets(params, batch, z):
-        top = len(network.layers) - 1
-        gradient = layers.vjp_below(
-            network.layers[top], params.forward[top], z[top - 1], output_error(batch, z[top])
-        )
-        targets = [z[top - 1] - target_rate * gradient, batch.y]
-        for l in reversed(decoded):
-            difference = decode(params, l, z[l]) - decode(params, l, targets[0])
-            targets.insert(0, z[l - 1] - difference)  # (9)
-        return tuple(targets)
-
-    def draw_noise(z, key):
-        """Standard normal noise for every activity below a decoder, [B, ...] each."""
-        shapes = [z[l - 1].shape for l in decoded]
-        *ends, total = itertools.accumulate(map(math.prod, shapes), initial=0)
-        # In one draw, and then split: it compiles and runs faster than a draw for each layer.
-        parts = jnp.split(standard_normal(key, (total,)), ends[1:])
-        # Not strict: with nothing to split there is still one part, an empty one.
-        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=False)]
-
-    def reconstruct(params, z, key):
-        sigma, cycles = sigma_top, []
-        for l, noise in zip(reversed(decoded), reversed(draw_noise(z, key)), strict=True):
-            corrupted = z[l - 1] + sigma * noise  # (10)
-            code = encode(params, l, corrupted)
-            cycles.insert(0, Reconstruction(corrupted, code, decode_pre(params, l, code)))
-            sigma = schedule(sigma, corrupted, z[l - 1])
-        return tuple(cycles)
+        decoders = _init_decoders(network, e_key, e_init)
+        return Params(init_forward(network, w_key, w_init), decoders)
 
     def compute_targets(params, batch, *, key=None):
         if key is None:
             raise ValueError("key=None: DTP draws noise, so pass compute_targets(..., key=key)")
         h, z = forward(network, params.forward, batch.x)
-        targets = propagate_targets(params, batch, z)
+        targets = _propagate_targets(network, params, batch, z, target_rate)
         hidden = map(gaussian.error, targets[:-1], z[:-1])
         errors = (*hidden, output_error(batch, z[-1]))
-        return Calculations(batch.x, h, z, targets, errors, aux=reconstruct(params, z, key))
-
-    def decoder_update(params, l, cycle):
-        below = network.layers[l - 1]
-        error = gaussian.error(cycle.corrupted, layers.post(below, cycle.h))
-        delta = reduce_batch(layers.vjp_post(below, cycle.h, error), reduction)
-        update = layers.vjp_feedback(network.layers[l], params.feedback[l], cycle.code, delta)
-        return {**update, "b": delta.sum(axis=0)}
+        cycles = _reconstruct(network, params, z, targets, noise, key)
+        return Calculations(batch.x, h, z, targets, errors, aux=cycles)
 
     def calc_updates(params, lambda_):
         deltas = local_deltas(network, lambda_)
         decoders = (
-            decoder_update(params, l, cycle) for l, cycle in zip(decoded, lambda_.aux, strict=True)
+            _decoder_update(network, params, l, cycle, reduction)
+            for l, cycle in zip(_decoded(network), lambda_.aux, strict=True)
         )
         return Params(
             forward=local_updates(network, params.forward, lambda_, deltas, reduction),
@@ -221,3 +188,92 @@ def _dtp(
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
     )
+
+
+def _decoded(network: Network) -> range:
+    """The layers with a decoder: all hidden ones but the first.
+
+    Nothing teaches the input, and the topmost hidden layer takes its target from the output's
+    gradient.
+    """
+    return range(1, len(network.layers) - 1)
+
+
+def _init_decoders(network: Network, key: Array, e_init: Initializer) -> tuple[PyTree, ...]:
+    inverse = init_feedback(network.layers, key, e_init)
+    decoders = (
+        {**inverse[l], "b": jnp.zeros(network.layers[l].in_shape)} for l in _decoded(network)
+    )
+    return ((), *decoders, ())
+
+
+def _decode_pre(network: Network, params: Params, l: int, z: Array) -> Array:
+    e = params.feedback[l]
+    displacement = layers.feedback(network.layers[l], e, z)
+    return displacement + jnp.broadcast_to(e["b"], displacement.shape)
+
+
+def _decode(network: Network, params: Params, l: int, z: Array) -> Array:
+    """g^l(z)."""
+    return layers.post(network.layers[l - 1], _decode_pre(network, params, l, z))
+
+
+def _encode(network: Network, params: Params, l: int, z_below: Array) -> Array:
+    """f^l(z^{l-1})."""
+    layer = network.layers[l]
+    return layers.post(layer, layers.pre(layer, params.forward[l], z_below))
+
+
+def _propagate_targets(
+    network: Network, params: Params, batch: Batch, z: tuple[Array, ...], target_rate: float
+) -> tuple[Array, ...]:
+    """The targets of all layers, [B, ...] each, the label last."""
+    top = len(network.layers) - 1
+    gradient = layers.vjp_below(
+        network.layers[top], params.forward[top], z[top - 1], output_error(batch, z[top])
+    )
+    targets = [z[top - 1] - target_rate * gradient, batch.y]
+    for l in reversed(_decoded(network)):
+        difference = _decode(network, params, l, z[l]) - _decode(network, params, l, targets[0])
+        targets.insert(0, z[l - 1] - difference)  # (9)
+    return tuple(targets)
+
+
+def _draw_noise(below: list[Array], key: Array) -> list[Array]:
+    """Standard normal noise of the shapes of some activities."""
+    *ends, total = itertools.accumulate((z.size for z in below), initial=0)
+    # In one draw, and then split: it compiles and runs faster than a draw for each layer.
+    parts = jnp.split(standard_normal(key, (total,)), ends[1:])
+    # Not strict: with nothing to split there is still one part, an empty one.
+    return [part.reshape(z.shape) for part, z in zip(parts, below, strict=False)]
+
+
+def _reconstruct(
+    network: Network,
+    params: Params,
+    z: tuple[Array, ...],
+    targets: tuple[Array, ...],
+    noise: Noise,
+    key: Array,
+) -> tuple[Reconstruction, ...]:
+    """The cycle of every decoder, from the lowest up; σ comes from the top down."""
+    decoded = _decoded(network)
+    drawn = _draw_noise([z[l - 1] for l in decoded], key)
+    sigma, cycles = noise.top, list[Reconstruction]()
+    for l, normal in zip(reversed(decoded), reversed(drawn), strict=True):
+        corrupted = z[l - 1] + sigma * normal  # (10)
+        code = _encode(network, params, l, corrupted)
+        cycles.insert(0, Reconstruction(corrupted, code, _decode_pre(network, params, l, code)))
+        sigma = noise.below(sigma, targets[l - 1], corrupted, z[l - 1])
+    return tuple(cycles)
+
+
+def _decoder_update(
+    network: Network, params: Params, l: int, cycle: Reconstruction, reduction: str
+) -> PyTree:
+    """ΔE^l and Δc^l."""
+    below = network.layers[l - 1]
+    error = gaussian.error(cycle.corrupted, layers.post(below, cycle.h))
+    delta = reduce_batch(layers.vjp_post(below, cycle.h, error), reduction)
+    update = layers.vjp_feedback(network.layers[l], params.feedback[l], cycle.code, delta)
+    return {**update, "b": delta.sum(axis=0)}

@@ -101,6 +101,8 @@ OTHERS = [
     flags.DEFINE_integer("free_steps", None, "equil_prop: relaxation steps of the free phase"),
     flags.DEFINE_integer("nudged_steps", None, "equil_prop: relaxation steps of a nudged phase"),
     flags.DEFINE_float("tolerance", None, "equil_prop: largest move at which a phase has settled"),
+    flags.DEFINE_string("sigma_loss", None, "dtp_sigma: what sets σ, target or corrupted"),
+    flags.DEFINE_string("over_units", None, "dtp_sigma: sum or mean of that loss over the units"),
     flags.DEFINE_string("reduction", None, "sum or mean of the updates over the mini-batch"),
     flags.DEFINE_string(
         "w_init", None, "glorot, orthogonal[:GAIN], gaussian:STD or unit_gain:BETA"
