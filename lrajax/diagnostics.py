@@ -12,6 +12,7 @@ from lrajax.base import Algorithm, Batch, Calculations, Loss, Network, Params, P
 from lrajax.losses import gaussian
 from lrajax.steps import mirrored
 from lrajax.training import TrainState, all_finite
+from lrajax.transforms import to_unit_range
 
 
 def angle(a: PyTree, b: PyTree) -> Array:
@@ -19,13 +20,14 @@ def angle(a: PyTree, b: PyTree) -> Array:
 
     NaN where either is zero or empty: there is no angle then.
     """
+    (a, _), (b, _) = to_unit_range(a), to_unit_range(b)
     dot, norm_a, norm_b = (_inner(u, v) for u, v in ((a, b), (a, a), (b, b)))
     cosine = dot / jnp.sqrt(norm_a * norm_b)
     return jnp.degrees(jnp.arccos(jnp.clip(cosine, -1, 1)))
 
 
 def _inner(a: PyTree, b: PyTree) -> Array:
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda u, v: (u * v).sum(), a, b), jnp.zeros(()))
+    return jax.tree.reduce(jnp.add, jax.tree.map(lambda u, v: (u * v).sum(), a, b), 0.0)
 
 
 def layer_angles(updates: Params, reference: Params) -> Array:

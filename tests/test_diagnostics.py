@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,6 +25,36 @@ def test_angle_of_known_vectors(a, b, degrees):
     np.testing.assert_allclose(
         diagnostics.angle([a[:1], a[1:]], [b[:1], b[1:]]), degrees, atol=0.05
     )
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e-10, 1, 1e10, 1e37])
+@pytest.mark.parametrize("other", [1, 1e-20, 1e20])
+def test_an_angle_does_not_depend_on_lengths(scale, other):
+    a, b = scale * jnp.array([1.0, 0.0]), other * jnp.array([1.0, 1.0])
+    np.testing.assert_allclose(diagnostics.angle(a, b), 45, atol=1e-3)
+
+
+def test_angles_of_vanishing_updates_are_those_of_float64():
+    """Of 24 layers the lower ones' updates have squares that float32 does not know."""
+    network = lrajax.mlp((6, *[8] * 24, 4))
+    algo, bp = (rule(network, reduction="mean") for rule in (lrajax.lra_e, lrajax.backprop))
+    params, batch = algo.init(jax.random.key(0)), reference.make_batch(network, 5)
+    updates = [
+        rule.calc_updates(params, rule.compute_targets(params, batch)) for rule in (algo, bp)
+    ]
+    vectors = [
+        [
+            np.concatenate([x.ravel() for x in jax.tree.leaves(theta)], dtype=float)
+            for theta in u.forward
+        ]
+        for u in updates
+    ]
+    expected = [
+        np.degrees(np.arccos(u @ v / np.sqrt((u @ u) * (v @ v)))) if u.any() and v.any() else np.nan
+        for u, v in zip(*vectors, strict=True)
+    ]
+    assert any(0 < (u @ u) * (v @ v) < 1e-45 for u, v in zip(*vectors, strict=True))
+    np.testing.assert_allclose(diagnostics.layer_angles(*updates), expected, atol=0.05)
 
 
 def test_there_is_no_angle_to_zero():

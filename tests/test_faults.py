@@ -160,7 +160,7 @@ def test_a_run_of_another_random_generator_is_refused(tmp_path):
     np.testing.assert_array_equal(
         checkpoint.plain(found.state.key), jax.random.key_data(run.state.key)
     )
-    with pytest.raises(ValueError, match="of rbg keys there and .* of unsafe_rbg keys here"):
+    with pytest.raises(ValueError, match=r"of rbg keys there and .* of unsafe_rbg keys here"):
         folder.resume(started("unsafe_rbg")[1])
     folder.close()
 

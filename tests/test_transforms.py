@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import lrajax
 
@@ -40,3 +41,24 @@ def test_runs_under_vmap_are_normalised_each_by_itself():
     updates, _ = jax.vmap(transform.update)(several, transform.init(UPDATES))
     for run in range(2):
         close(jax.tree.map(lambda u, run=run: u[run], updates), UNIT)
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e-20, 1e-9, 1e10, 1e37])
+def test_a_tiny_or_huge_update_gets_unit_norm_too(scale):
+    updates, _ = lrajax.normalize_updates().update({"w": scale * jnp.array([3.0, -4.0])}, ())
+    np.testing.assert_allclose(updates["w"], [0.6, -0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e-3, 1e4])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_kept_and_survives(scale, dtype):
+    updates = {"w": scale * jnp.array([3, -4], dtype), "fixed": jnp.zeros(2, dtype)}
+    updates, _ = lrajax.normalize_updates().update(updates, ())
+    assert updates["w"].dtype == dtype
+    np.testing.assert_allclose(updates["w"].astype(float), [0.6, -0.8], rtol=0.05)
+    np.testing.assert_array_equal(updates["fixed"], [0, 0])
+
+
+def test_what_is_added_to_the_norm_damps_what_is_well_below_it():
+    updates, _ = lrajax.normalize_updates(eps=5e-3).update({"w": jnp.array([3e-3, 4e-3])}, ())
+    np.testing.assert_allclose(updates["w"], [0.3, 0.4], rtol=1e-6)
