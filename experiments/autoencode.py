@@ -25,6 +25,7 @@ from lrajax import data, initializers, networks, training
 from lrajax.checks import at_least
 from lrajax.runs import records
 from lrajax.runs.commands import commandline
+from lrajax.runs.experiment import Sets
 
 DATASET = flags.DEFINE_string("dataset", "digits", "digits, mnist or fashion_mnist")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "folder with the data set's IDX files")
@@ -62,7 +63,8 @@ class Autoencoder:
     def __init__(self, rule: str, output: str, dataset: data.Dataset):
         """Compiles nothing yet."""
         self.scale = {"num_classes": dataset.num_classes, "max_pixel": dataset.max_pixel}
-        self.parts = jax.tree.map(jnp.asarray, (dataset.train, dataset.valid, dataset.test))
+        sets = Sets(dataset.train, dataset.valid, dataset.test)
+        self.sets = jax.tree.map(jnp.asarray, sets)
         sizes = (dataset.train.x.shape[1], *SIZES)
         self.algo = lrajax.ALGORITHMS[rule](lrajax.autoencoder(sizes, output), **RULES[rule])
         self.optimizer = optax.adam(LEARNING_RATE)
@@ -79,16 +81,17 @@ class Autoencoder:
         def step(state, batch):
             return train_step(state, lrajax.Batch(batch.x, batch.x))
 
-        train, valid, _ = self.parts
-        state, _ = training.make_train_epoch(step, BATCH_SIZE, **self.scale)(run.state, train)
-        loss = self.loss(state.params, self.pixels(valid))
+        state, _ = training.make_train_epoch(step, BATCH_SIZE, **self.scale)(
+            run.state, self.sets.train
+        )
+        loss = self.loss(state.params, self.pixels(self.sets.valid))
         old, new = Run(state, run.best, run.valid_loss), Run(state, state.params, loss)
         better = loss < run.valid_loss
         return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old), loss
 
     def result(self, run: Run) -> dict[str, Array]:
         """What the selected parameters reach on the test set, and what they make of some images."""
-        x = self.pixels(self.parts[2])
+        x = self.pixels(self.sets.test)
         z = self.algo.predict(run.best, x)
         return {
             "test_loss": self.algo.loss(x, z).mean(),

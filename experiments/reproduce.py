@@ -123,7 +123,7 @@ def load(name: str) -> data.Dataset:
 def run_cell(cell: cells.Cell, folder: RunFolder) -> dict:
     """Trains a cell's runs, going on where they were left, and measures what its target shows."""
     experiment = Experiment(cell.settings, load(cell.settings.dataset), num_devices=1)
-    probe = probes.make(cell.target, experiment)
+    measure = cell.probe.curves(experiment)
     done, run = experiment.resume(*folder.resume(jax.eval_shape(experiment.start)))
     bar = tqdm(
         experiment.epochs(run, done),
@@ -136,8 +136,8 @@ def run_cell(cell: cells.Cell, folder: RunFolder) -> dict:
         run = epoch.run
         due = epoch.number % CHECKPOINT_EVERY == 0 or epoch.number == cell.settings.epochs
         on_host = experiment.on_host(run) if due else None
-        folder.write_epoch(epoch, on_host, **probe(run.state.params))
-    return result_of(cell, experiment, run, folder.lines(), probe)
+        folder.write_epoch(epoch, on_host, **measure(run.state.params))
+    return result_of(cell, experiment, run, folder.lines(), measure)
 
 
 def result_of(
@@ -145,7 +145,7 @@ def result_of(
     experiment: Experiment,
     run: training.Run,
     lines: list[dict],
-    probe: probes.Probe,
+    measure: probes.Measure,
 ) -> dict:
     """What a cell's file says of some seeds."""
     best, diverged_at = experiment.on_host((run.best, run.diverged_at))
@@ -160,7 +160,7 @@ def result_of(
             cell.settings, best, experiment.train_error(best.params), diverged_at
         ),
         "curves": records.curves(lines),
-        "final": probes.final(cell.target, experiment, best.params, probe),
+        "final": cell.probe.final(experiment, best.params, measure),
     }
 
 

@@ -95,14 +95,15 @@ def test_two_processes_share_the_work(results):
 
 def test_a_cell_that_is_cut_off_ends_as_it_would_have(tmp_path, monkeypatch, capsys):
     import reproduce
-    from paper import cells
+    from paper import cells, probes
 
     from lrajax.runs import folder
 
     monkeypatch.setattr(reproduce, "load", data.load)
     monkeypatch.setattr(reproduce, "CHECKPOINT_EVERY", 2)
     scale = cells.Scale(seeds=(0,), width=8, dataset="digits")
-    cell = cells.Cell("figure1", "dtp_sigma", scale.settings("dtp_sigma", "digits", 2, epochs=4))
+    settings = scale.settings("dtp_sigma", "digits", 2, epochs=4)
+    cell = cells.Cell("figure1", "dtp_sigma", settings, probes.ANGLES)
     write_epoch = folder.RunFolder.write_epoch
 
     def cut_off(self, epoch, run, **more):

@@ -6,7 +6,7 @@ BUILD_NOTES.md says on what evidence rates and scales differ from the presets.
 from collections.abc import Callable, Iterator
 
 from lrajax.runs.settings import SURROGATES
-from paper import cells
+from paper import cells, probes
 from paper.cells import Cell, Scale
 
 FALLING = {"opt": "adam", "lr": 0.001, "schedule": "cosine"}
@@ -50,13 +50,14 @@ def depth(scale: Scale) -> Iterator[Cell]:
     """MLPs on MNIST: LRA-E with 8 to 64 hidden layers at length, every rule for three epochs."""
     for version, derivative in (("v1", True), ("v2", False)):
         changes = {"epochs": 30, "derivative": derivative, **DECAYED, **DEEP}
-        yield Cell("depth", f"lra_e-8-{version}", scale.settings("lra_e", "mnist", 8, **changes))
+        settings = scale.settings("lra_e", "mnist", 8, **changes)
+        yield Cell("depth", f"lra_e-8-{version}", settings, probes.ALIGNMENT)
     for layers in (16, 32, 64):
         settings = scale.settings("lra_e", "mnist", layers, epochs=20, lr=DEEP_RATE, **DEEP)
-        yield Cell("depth", f"lra_e-{layers}", settings)
+        yield Cell("depth", f"lra_e-{layers}", settings, probes.ALIGNMENT)
         for algo, changes in DEEP_OTHERS.items():
             settings = scale.settings(algo, "mnist", layers, seeds=1, epochs=3, **changes)
-            yield Cell("depth", f"{algo}-{layers}", settings)
+            yield Cell("depth", f"{algo}-{layers}", settings, probes.ALIGNMENT)
 
 
 def rules(scale: Scale) -> Iterator[Cell]:
@@ -72,7 +73,7 @@ def networks(scale: Scale) -> Iterator[Cell]:
 
     def cell(name, algo, hidden_layers, **changes):
         settings = scale.settings(algo, "fashion_mnist", hidden_layers, seeds=3, **changes)
-        return Cell("networks", name, settings)
+        return Cell("networks", name, settings, probes.ALIGNMENT)
 
     # W and E move and decay alike, so that E becomes Wᵀ and each layer's V2 backprop but for scale:
     # by decay from a random E, or from next to none.
@@ -116,20 +117,20 @@ def activations(scale: Scale) -> Iterator[Cell]:
             rules["backprop"] |= FALLING
         for algo, changes in rules.items():
             settings = scale.settings(algo, "fashion_mnist", layers, seeds=3, epochs=10, **changes)
-            yield Cell("activations", f"{algo}-{units}-{layers}", settings)
+            yield Cell("activations", f"{algo}-{units}-{layers}", settings, probes.ALIGNMENT)
     for layers in (1, 3):
         for algo, state, training in BINARY_RULES:
             changes = {"activation": state, **BINARY, **training}
             changes |= BINARY_CHANGES.get((algo, layers), {})
             settings = scale.settings(algo, "fashion_mnist", layers, **changes)
-            yield Cell("activations", f"{algo}-binary_{state}-{layers}", settings)
+            yield Cell("activations", f"{algo}-binary_{state}-{layers}", settings, probes.ALIGNMENT)
 
 
 def robustness(scale: Scale) -> Iterator[Cell]:
     """Networks that three rules trained on Fashion-MNIST, attacked afterwards (`probes`)."""
     for algo in ("backprop", "lra_e", "dtp_sigma"):
         settings = scale.settings(algo, "fashion_mnist", 3, seeds=3, epochs=20)
-        yield Cell("robustness", algo, settings)
+        yield Cell("robustness", algo, settings, probes.ATTACKS)
 
 
 def precision(scale: Scale) -> Iterator[Cell]:

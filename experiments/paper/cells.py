@@ -6,6 +6,7 @@ from typing import Any
 
 from lrajax.runs import presets
 from lrajax.runs import settings as runs
+from paper import probes
 
 DEPTHS = (3, 5, 8)
 INITIALIZERS = ("orthogonal", "glorot", "gaussian:0.05")
@@ -61,11 +62,13 @@ class Cell:
       target: table1, ..., figure3.
       name: of the file that keeps its result.
       settings: of the runs.
+      probe: what is measured beside the errors.
     """
 
     target: str
     name: str
     settings: runs.Settings
+    probe: probes.Probe = probes.NOTHING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,13 +161,14 @@ def figure1(scale: Scale) -> Iterator[Cell]:
     """Angles to backprop and total discrepancy, 3 layers on Fashion-MNIST, 20 epochs of SGD."""
     for algo, lr in {"lra_e": None, "dfa": None, "dtp_sigma": 0.003}.items():
         settings = scale.settings(algo, "fashion_mnist", 3, epochs=20, opt="sgd", lr=lr)
-        yield Cell("figure1", algo, settings)
+        yield Cell("figure1", algo, settings, probes.ANGLES)
 
 
 def figure2(scale: Scale) -> Iterator[Cell]:
     """The top hidden layer of 5-layer networks on Fashion-MNIST."""
     for algo in ("dfa", "equil_prop", "dtp_sigma", "lra_e"):
-        yield Cell("figure2", algo, scale.settings(algo, "fashion_mnist", 5, seeds=1, epochs=10))
+        settings = scale.settings(algo, "fashion_mnist", 5, seeds=1, epochs=10)
+        yield Cell("figure2", algo, settings, probes.PICTURE)
 
 
 def figure3(scale: Scale) -> Iterator[Cell]:
@@ -188,7 +192,7 @@ def claims(scale: Scale) -> Iterator[Cell]:
     }
     for name, changes in variants.items():
         settings = scale.settings("lra_e", "mnist", 3, epochs=20, **changes)
-        yield Cell("claims", f"lra_e-{name}", settings)
+        yield Cell("claims", f"lra_e-{name}", settings, probes.SPARSITY)
 
 
 TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {

@@ -1,10 +1,10 @@
 """What the figures show beside the errors: measured after an epoch, or at the end.
 
-A probe looks at parameters on the validation set; it takes no part in training or selection.
+A probe looks at parameters; it takes no part in training or selection.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,25 @@ from lrajax.steps import forward
 
 BATCHES = 40  # mini-batches of 50 validation examples that an epoch's angles are averaged over
 
-Probe = Callable[[lrajax.Params], dict[str, Any]]
+Measure = Callable[[lrajax.Params], dict[str, Any]]  # of all runs' parameters, ready for JSON
 
 
-def make(target: str, experiment: Experiment) -> Probe:
-    """What a target measures after every epoch, from all runs' parameters."""
-    if target != "figure1":
-        return lambda params: {}
-    settings, (_, valid, _) = experiment.settings, experiment.parts
+class Probe(NamedTuple):
+    """What a cell measures.
+
+    Attributes:
+      curves: makes of an experiment what is measured after every epoch.
+      final: `(experiment, params, measure)`, what is measured at the end, given the selected
+        parameters and the measure of the curves.
+    """
+
+    curves: Callable[[Experiment], Measure] = lambda experiment: lambda params: {}
+    final: Callable[[Experiment, lrajax.Params, Measure], dict[str, Any]] = lambda *_: {}
+
+
+def angles(experiment: Experiment) -> Measure:
+    """Angles between the rule's update and backprop's, output loss and discrepancy."""
+    settings, valid = experiment.settings, experiment.sets.valid
     algo, _ = experiment.make({})
     network = settings.make_network(*experiment.shape)
     backprop = lrajax.backprop(network, reduction="sum")
@@ -53,26 +64,6 @@ def make(target: str, experiment: Experiment) -> Probe:
     return lambda params: jax.tree.map(records.rounded, over_runs(params))
 
 
-def final(
-    target: str, experiment: Experiment, params: lrajax.Params, probe: Probe
-) -> dict[str, Any]:
-    """What a target measures at the end, from the selected parameters of all runs.
-
-    For figure 1 what its `probe` finds of the parameters before the first epoch.
-    """
-    if target == "figure1":
-        return {"start": probe(experiment.start().state.params)}
-    if target == "figure2":
-        return picture(experiment, jax.tree.map(lambda leaf: leaf[0], params))
-    if target == "claims":
-        return {"sparsity": sparsity(experiment, params)}
-    if target == "robustness":
-        return {"attacked": attacked(experiment, params)}
-    if target in ("depth", "networks", "activations"):
-        return alignment(experiment, params)
-    return {}
-
-
 def first(experiment: Experiment, examples: Examples, size: int) -> lrajax.Batch:
     """The first examples of a set, as a batch."""
     rows = jnp.arange(min(size, len(examples.y)))
@@ -87,13 +78,14 @@ def represent(
 
 
 def picture(experiment: Experiment, params: lrajax.Params) -> dict[str, Any]:
-    """t-SNE of one run's topmost hidden layer, and how well it separates the classes."""
+    """t-SNE of the first run's topmost hidden layer, and how well it separates the classes."""
     from sklearn.manifold import TSNE  # lazy: importing it takes seconds
     from sklearn.metrics import silhouette_score
     from sklearn.neighbors import KNeighborsClassifier
 
     algo, _ = experiment.make({})
-    train, _, test = experiment.parts
+    train, _, test = experiment.sets
+    params = jax.tree.map(lambda leaf: leaf[0], params)
 
     def topmost(examples, size):
         z = np.asarray(jax.jit(represent(algo, first(experiment, examples, size)))(params)[-1])
@@ -118,7 +110,7 @@ def sparsity(experiment: Experiment, params: lrajax.Params) -> list:
     equal in size, 1 if one alone is not zero (Hoyer 2004).
     """
     algo, _ = experiment.make({})
-    activities = represent(algo, first(experiment, experiment.parts[2], 2_000))
+    activities = represent(algo, first(experiment, experiment.sets.test, 2_000))
 
     def hoyer(z):
         root = jnp.sqrt(z.shape[1])
@@ -137,7 +129,7 @@ def alignment(experiment: Experiment, params: lrajax.Params) -> dict[str, list]:
       [n_runs, n_layers]; "erring" [n_runs, n_layers]: the share of units with an error, in %.
     """
     backprop, (algo, _) = experiment.settings.make_reference(*experiment.shape), experiment.make({})
-    batch, key = first(experiment, experiment.parts[1], 1_000), jax.random.key(0)
+    batch, key = first(experiment, experiment.sets.valid, 1_000), jax.random.key(0)
 
     def of_run(params):
         errors = algo.compute_targets(params, batch, key=key).errors
@@ -160,7 +152,7 @@ def attacked(experiment: Experiment, params: lrajax.Params) -> dict[str, list]:
     """
     algo, _ = experiment.make({})
     network = experiment.settings.make_network(*experiment.shape)
-    x, y = first(experiment, experiment.parts[2], 2_000)
+    x, y = first(experiment, experiment.sets.test, 2_000)
 
     def margin(params, x):
         # The loss is log(1 + e^margin): the same sign of the gradient, which would be rounded to 0
@@ -198,3 +190,13 @@ def attacked(experiment: Experiment, params: lrajax.Params) -> dict[str, list]:
             for size in every
         },
     }
+
+
+NOTHING = Probe()
+ANGLES = Probe(
+    angles, lambda experiment, _, measure: {"start": measure(experiment.start().state.params)}
+)
+PICTURE = Probe(final=lambda experiment, params, _: picture(experiment, params))
+SPARSITY = Probe(final=lambda experiment, params, _: {"sparsity": sparsity(experiment, params)})
+ATTACKS = Probe(final=lambda experiment, params, _: {"attacked": attacked(experiment, params)})
+ALIGNMENT = Probe(final=lambda experiment, params, _: alignment(experiment, params))

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,26 @@ from jax.experimental import multihost_utils
 
 import lrajax
 from lrajax import checkpoint, diagnostics, training
-from lrajax.data import Dataset
+from lrajax.data import Dataset, Examples
 from lrajax.runs import placement
 from lrajax.runs.settings import Settings
 
 # A TPU's default is bfloat16 and a GPU's TF32; `train.py --precision` chooses otherwise.
 jax.config.update("jax_default_matmul_precision", "float32")
+
+
+class Sets(NamedTuple):
+    """The parts of a data set.
+
+    Attributes:
+      train: what the updates are computed from.
+      valid: what chooses the epoch.
+      test: what is reported.
+    """
+
+    train: Examples
+    valid: Examples
+    test: Examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +91,8 @@ class Experiment:
         self.scale = {"num_classes": dataset.num_classes, "max_pixel": dataset.max_pixel}
         runs = settings.runs()
         self.placement = placement.place(num_devices, len(runs), settings.batch_size)
-        self.parts = jax.device_put(
-            (dataset.train, dataset.valid, dataset.test), self.placement.replicated
-        )
+        sets = Sets(dataset.train, dataset.valid, dataset.test)
+        self.sets = jax.device_put(sets, self.placement.replicated)
         self._gather = jax.jit(lambda tree: tree, out_shardings=self.placement.replicated)
         self.seeds = np.array([run["seed"] for run in runs])
         self.values = {
@@ -103,13 +116,13 @@ class Experiment:
         over_runs = jax.vmap(init)
         return jax.jit(over_runs, out_shardings=self.placement.runs)(self.seeds, self.values)
 
-    def _over_runs(self, function: Callable, runs: Any, parts: Any) -> Any:
-        """`function(run, values, parts)` of every run, side by side in one program."""
+    def _over_runs(self, function: Callable, runs: Any, examples: Any) -> Any:
+        """`function(run, values, examples)` of every run, side by side in one program."""
         if len(self.seeds) > 1:
-            return jax.vmap(function, in_axes=(0, 0, None))(runs, self.values, parts)
+            return jax.vmap(function, in_axes=(0, 0, None))(runs, self.values, examples)
         # A single run is not mapped: XLA's batched products are slower on CPUs, even of one.
         run, values = jax.tree.map(lambda leaf: leaf[0], (runs, self.values))
-        return jax.tree.map(lambda leaf: leaf[None], function(run, values, parts))
+        return jax.tree.map(lambda leaf: leaf[None], function(run, values, examples))
 
     def resume(self, done: int, run: training.Run | None) -> tuple[int, training.Run]:
         """Brings a run that the first process has read from its disk to all devices.
@@ -143,13 +156,13 @@ class Experiment:
         examples = self.batches * self.settings.batch_size * len(self.seeds)
         for number in range(done + 1, self.settings.epochs + 1):
             began = time.perf_counter()
-            run, report = compiled(run, self.parts)
+            run, report = compiled(run, self.sets)
             metrics, diverged_at, first = jax.tree.map(np.asarray, report)
             seconds = time.perf_counter() - began
             culprits = [diagnostics.first_nonfinite(run.state.params, steps) for steps in first]
             yield Epoch(number, run, metrics, diverged_at, culprits, seconds, examples / seconds)
 
-    def _epoch(self, run: training.Run, values: Mapping[str, Any], parts):
+    def _epoch(self, run: training.Run, values: Mapping[str, Any], sets: Sets):
         """One epoch of one run: the run, and what is said of it."""
         algo, optimizer = self.make(values)
         train_step = training.make_train_step(algo, optimizer)
@@ -161,7 +174,7 @@ class Experiment:
             return train_step(state, self.placement.split(batch))
 
         epoch = training.make_epoch(algo, step, self.settings.batch_size, **self.scale)
-        run, metrics = epoch(run, *parts)
+        run, metrics = epoch(run, *sets)
         if not self.check_finite:
             return run, (metrics, run.diverged_at, jnp.zeros(0, int))
         first = run.state.first
@@ -177,7 +190,7 @@ class Experiment:
 
         over_runs = functools.partial(self._over_runs, evaluate)
         compiled = jax.jit(over_runs, out_shardings=self.placement.replicated)
-        return np.asarray(compiled(params, self.parts[0]))
+        return np.asarray(compiled(params, self.sets.train))
 
     def on_host(self, tree: Any) -> Any:
         """A tree of arrays as NumPy's, gathered from all devices and processes; keys stay keys."""
