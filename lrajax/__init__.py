@@ -24,6 +24,7 @@ from lrajax.algorithms import (
     sign_symmetric,
 )
 from lrajax.base import Algorithm, Batch, Calculations, Layer, Loss, Network, Params
+from lrajax.cards import Card, audit
 from lrajax.compose import by_layer, stochastic
 from lrajax.layers import dense
 from lrajax.networks import autoencoder, mlp
@@ -36,10 +37,12 @@ __all__ = [
     "Algorithm",
     "Batch",
     "Calculations",
+    "Card",
     "Layer",
     "Loss",
     "Network",
     "Params",
+    "audit",
     "autoencoder",
     "backprop",
     "by_layer",
