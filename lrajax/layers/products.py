@@ -68,10 +68,14 @@ def remember(layer: Layer, theta: PyTree, state: PyTree, z_below: Array) -> PyTr
 
 
 def recall(theta: PyTree, state: PyTree) -> PyTree:
-    """A layer's parameters with its state among them: a tree of dictionaries, merged."""
-    if not isinstance(state, dict):  # a unit of several layers has an entry for each
-        return tuple(map(recall, theta, state)) if state else theta
-    return theta | state
+    """A layer's parameters with its state among them: the two trees, merged."""
+    if isinstance(state, dict):
+        return theta | {
+            name: recall(theta[name], kept) if name in theta else kept
+            for name, kept in state.items()
+        }
+    # Of a unit of several layers, each with an entry.
+    return tuple(map(recall, theta, state)) if state else theta
 
 
 def size(shape: tuple[int, ...]) -> int:
