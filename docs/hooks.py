@@ -1,12 +1,32 @@
-"""MkDocs hook: `$$` blocks become MathML, which browsers draw without a script from elsewhere."""
+"""MkDocs hooks: pages from the root of the repository, and equations without a script.
 
+`$$` blocks become MathML, which browsers draw by themselves.
+"""
+
+import pathlib
 import re
 
 from latex2mathml.converter import convert
+from mkdocs.structure.files import File
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Pages of the root that the site shows too; their links work in both places.
+PAGES = ("RESULTS.md", "BUILD_NOTES.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
-def on_page_markdown(markdown, **_):
+def on_files(files, config):
+    """Called by MkDocs with the files of docs/."""
+    for path in (*(ROOT / page for page in PAGES), *(ROOT / "figures").glob("*.png")):
+        source = path.relative_to(ROOT).as_posix()
+        files.append(File.generated(config, source, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown, page, **_):
     """Called by MkDocs for every page."""
+    if page.file.src_uri in PAGES:
+        markdown = markdown.replace("](docs/", "](")
+    markdown = re.sub(rf"\]\(\.\./((?:\.\./)*(?:{'|'.join(PAGES)}))", r"](\1", markdown)
     return re.sub(r"^\$\$\n(.*?)\n\$\$$", _math, markdown, flags=re.DOTALL | re.MULTILINE)
 
 

@@ -51,8 +51,8 @@ Settings are the paper's where it gives them and they serve. Others, chosen on v
 LRA-E orthogonal W at 5 and 8 layers, and λ = 0.0003 under Adam; for RFA λ = 0.003 at 5 and 8
 layers, 0.001 at 8 on Fashion-MNIST; for DTP-σ λ = 0.0003; for backprop the mean over the
 mini-batch, where the other rules take the sum; for equilibrium propagation Adam.
-`experiments/presets.py` has them, `experiments/cells.py` what one table alone has, BUILD_NOTES.md
-the evidence.
+`lrajax/runs/presets.py` has them, `experiments/paper/cells.py` what one table alone has,
+[docs/evidence](docs/evidence/reproduction.md) the evidence.
 """
 
 

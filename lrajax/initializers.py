@@ -67,7 +67,7 @@ def unit_gain(beta: float) -> Scheme:
 GLOROT = glorot()
 
 # For LRA-E the paper says "zero-mean Gaussian (variance of 0.05)". Taken as the standard deviation
-# for W and as the variance for E it reproduces the tables; see "LRA-E" in BUILD_NOTES.md.
+# for W and as the variance for E it reproduces the tables; see docs/evidence/lra_e.md.
 LRA_W = gaussian(0.05)
 LRA_E = gaussian(math.sqrt(0.05))
 

@@ -2,7 +2,7 @@
 
 XLA's CPU runs the rounds of JAX's own threefry as a loop over arrays in memory, and a number of 32
 bits takes a block of 64. Here the rounds are written out, so that they compile into one pass, and a
-block gives two numbers: about half of the time ("Speed" in BUILD_NOTES.md).
+block gives two numbers: about half of the time (docs/evidence/speed.md).
 """
 
 import math

@@ -64,3 +64,15 @@ def test_every_rule_has_a_page_with_a_picture():
         assert "## When to use it" in page
         assert f"(../images/{name}.svg)" in page
         assert (DOCS / "images" / f"{name}.svg").exists()
+
+
+def test_the_notes_are_short_and_their_evidence_exists():
+    """What no link check sees: names of tests and of files."""
+    notes = (ROOT / "BUILD_NOTES.md").read_text()
+    assert len(notes.encode()) <= 12 * 1024
+    text = "\n".join((notes, *(page.read_text() for page in (DOCS / "evidence").glob("*.md"))))
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert f"def {name}(" in tests, name
+    for name in re.findall(r"`((?:lrajax|experiments|tests|benchmarks|docs)/[\w/.]*)`", text):
+        assert (ROOT / name).exists(), name

@@ -1,6 +1,6 @@
 """The cells beyond the paper: depth, more rules, networks, activations, attacks on the input.
 
-BUILD_NOTES.md says on what evidence rates and scales differ from the presets.
+docs/evidence/ says on what evidence rates and scales differ from the presets.
 """
 
 from collections.abc import Callable, Iterator

@@ -61,5 +61,4 @@ def backprop(
         ),
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
-        network=network,
     )

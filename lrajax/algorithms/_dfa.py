@@ -75,5 +75,4 @@ def dfa(
         ),
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
-        network=network,
     )

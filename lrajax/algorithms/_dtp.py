@@ -10,7 +10,7 @@
 
 L_l(y^l, z^l) is Σ (y^l - z^l)², the mean over the mini-batch. Equation 9 is printed with a sign
 slip, set right here. Equation 11 prints y^l without a hat, the sentence below it says "corrupted":
-`dtp_sigma` offers both. "DTP" in BUILD_NOTES.md discusses them.
+`dtp_sigma` offers both. docs/evidence/dtp.md discusses them.
 """
 
 import itertools
@@ -187,7 +187,6 @@ def _dtp(
         calc_updates=calc_updates,
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
-        network=network,
     )
 
 

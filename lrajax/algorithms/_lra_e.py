@@ -8,7 +8,7 @@
     ΔW^l      = e^l (z^{l-1})ᵀ                        update without, V2              (8)
     ΔE^l      = γ (ΔW^l)ᵀ
 
-Two conventions differ from the print; "LRA-E" in BUILD_NOTES.md gives the evidence. The output's
+Two conventions differ from the print; docs/evidence/lra_e.md gives the evidence. The output's
 error unit is taken with respect to its pre-activity, in V2 as well. ΔE has the sign of ΔW, so that
 E, subtracted from like W, comes to align with Wᵀ.
 """
@@ -102,7 +102,6 @@ def lra_e(
         calc_updates=calc_updates,
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
-        network=network,
     )
 
 

@@ -3,12 +3,9 @@
 from lrajax.layers.activations import ACTIVATIONS, kwta, parse_activation
 from lrajax.layers.affine import conv, dense, locally_connected
 from lrajax.layers.products import (
-    EXAMPLES,
     feedback,
     post,
     pre,
-    recall,
-    remember,
     size,
     vjp_below,
     vjp_feedback,
@@ -27,7 +24,6 @@ from lrajax.layers.wrappers import (
 
 __all__ = [
     "ACTIVATIONS",
-    "EXAMPLES",
     "bernoulli",
     "bfloat16",
     "binary",
@@ -41,8 +37,6 @@ __all__ = [
     "parse_activation",
     "post",
     "pre",
-    "recall",
-    "remember",
     "reshaped",
     "residual",
     "size",

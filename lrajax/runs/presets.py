@@ -1,7 +1,7 @@
 """The settings that experiments start from: one table, a line for each rule.
 
 Where a preset differs from the paper, the paper is silent or does not work as printed;
-BUILD_NOTES.md gives the evidence under the rule's name.
+docs/evidence/ gives the evidence, a page a rule.
 """
 
 from collections.abc import Mapping
