@@ -12,7 +12,7 @@ what the paper writes with the superscript l + 1.
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 PyTree = Any
 Initializer = Callable[[PRNGKeyArray, tuple[int, ...]], Array]
@@ -28,6 +28,19 @@ class Batch(NamedTuple):
 
     x: Float[Array, "B ..."]
     y: Float[Array, "B ..."]
+
+
+class IndexedBatch(NamedTuple):
+    """A mini-batch that knows which examples are in it, for rules with a state of each example.
+
+    Attributes:
+      x, y: as in `Batch`.
+      rows: int32 [B], where they stand in the training set, each at most once.
+    """
+
+    x: Float[Array, "B ..."]
+    y: Float[Array, "B ..."]
+    rows: Int[Array, " B"]
 
 
 class Params(NamedTuple):
@@ -57,6 +70,7 @@ class Calculations(NamedTuple):
         target its error stands for.
       errors: dL/dz of each layer's loss, but dL/dh for the output layer.
       aux: what one rule alone needs.
+      state: the rule's state after this mini-batch; `()` of a rule that keeps none.
     """
 
     x: Array
@@ -65,10 +79,25 @@ class Calculations(NamedTuple):
     targets: tuple[Array, ...]
     errors: tuple[Array, ...]
     aux: PyTree = ()
+    state: PyTree = ()
+
+
+def _no_state(theta: PyTree) -> PyTree:
+    del theta
+    return ()
+
+
+def _unchanged(theta: PyTree, state: PyTree, z_below: Array) -> PyTree:
+    del theta, z_below
+    return state
 
 
 class Layer(NamedTuple):
     """A layer: pure functions of ONE example; `lrajax.layers` maps them over mini-batches.
+
+    A layer with a state, such as the running statistics of a norm, has names in it that theta has
+    not. `pre` looks for them in theta: it finds them there in `predict`, and in training, where
+    they are not, it does without, as a norm does with the statistics of the mini-batch.
 
     Attributes:
       in_shape, out_shape: shapes of the activity below and of this layer's, without the batch.
@@ -80,6 +109,9 @@ class Layer(NamedTuple):
       post: `h -> z`, the post-activity.
       feedback: `(e, error) -> displacement`, affine in e and linear in the error; with `e` holding
         the forward weights it is the transpose of `pre`'s derivative with respect to `z_below`.
+      init_state: `theta -> state`, before the first step; `()` of a layer that keeps none.
+      remember: `(theta, state, z_below) -> state`, after a mini-batch: the same for each of its
+        examples, so a mean over the mapped axis `layers.EXAMPLES`.
     """
 
     in_shape: tuple[int, ...]
@@ -89,6 +121,8 @@ class Layer(NamedTuple):
     pre: Callable[[PyTree, Array], Array]
     post: Callable[[Array], Array]
     feedback: Callable[[PyTree, Array], Array]
+    init_state: Callable[[PyTree], PyTree] = _no_state
+    remember: Callable[[PyTree, PyTree, Array], PyTree] = _unchanged
 
 
 class Loss(NamedTuple):
@@ -115,7 +149,12 @@ class Network(NamedTuple):
 
 
 class ComputeTargets(Protocol):
-    """Pure function `(params, batch, *, key) -> Calculations`."""
+    """Pure function `(params, batch, *, key) -> Calculations`.
+
+    A rule with a state, one with `init_state`, takes it by the keyword `state`, and gives the new
+    one in Λ; without it computes as before the first step, and keeps nothing. In training its
+    batches know the rows of their examples, `IndexedBatch`.
+    """
 
     def __call__(
         self, params: Params, batch: Batch, *, key: PRNGKeyArray | None = None
@@ -134,7 +173,7 @@ class ComputeTargets(Protocol):
 
 
 class Algorithm(NamedTuple):
-    """A learning rule on a network: pure functions, neither jitted nor stateful.
+    """A learning rule on a network: pure functions, not jitted; any state goes in and comes out.
 
     Attributes:
       init: `key -> Params`.
@@ -143,6 +182,10 @@ class Algorithm(NamedTuple):
         does) with the tree of params; zeros for what the rule keeps fixed.
       predict: `(params, x) -> [B, *out_shape]`, what the network answers.
       loss: `(y, prediction) -> [B]`, the output loss that the rule reduces.
+      network: whose layers' states are kept (`lrajax.training`); None of a rule that has no layers.
+      init_state: `(params, num_examples) -> state`, what the rule keeps between steps beside its
+        parameters, before the first one; None of a rule that keeps nothing. `num_examples` is the
+        size of the training set, or None where it is not known.
     """
 
     init: Callable[[PRNGKeyArray], Params]
@@ -150,3 +193,5 @@ class Algorithm(NamedTuple):
     calc_updates: Callable[[Params, Calculations], Params]
     predict: Callable[[Params, Array], Array]
     loss: Callable[[Array, Array], Array]
+    network: Network | None = None
+    init_state: Callable[[Params, int | None], PyTree] | None = None

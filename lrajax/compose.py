@@ -41,6 +41,7 @@ def by_layer(rules: Sequence[Algorithm]) -> Algorithm:
     distinct = tuple(dict.fromkeys(rules))
     owners = [distinct.index(rule) for rule in rules]
     _check(distinct, len(owners))
+    has_state = any(rule.init_state for rule in distinct)
 
     def own(per_rule):
         """Of every distinct rule's per-layer tuple the entries of the layers that it trains."""
@@ -60,10 +61,19 @@ def by_layer(rules: Sequence[Algorithm]) -> Algorithm:
         made = [rule.init(key) for rule, key in zip(distinct, keys, strict=True)]
         return Params(own([p.forward for p in made]), join([p.feedback for p in made]))
 
-    def compute_targets(params, batch, *, key=None):
+    def init_state(params, num_examples):
+        return tuple(
+            rule.init_state(params_of(i, params), num_examples) if rule.init_state else ()
+            for i, rule in enumerate(distinct)
+        )
+
+    def own_state(i, state):
+        return {"state": state[i]} if state is not None and distinct[i].init_state else {}
+
+    def compute_targets(params, batch, *, key=None, state=None):
         # One key serves all: no layer's update has two rules' noise in it.
         found = tuple(
-            rule.compute_targets(params_of(i, params), batch, key=key)
+            rule.compute_targets(params_of(i, params), batch, key=key, **own_state(i, state))
             for i, rule in enumerate(distinct)
         )
         return Calculations(
@@ -73,6 +83,7 @@ def by_layer(rules: Sequence[Algorithm]) -> Algorithm:
             targets=own([lambda_.targets for lambda_ in found]),
             errors=own([lambda_.errors for lambda_ in found]),
             aux=found,
+            state=tuple(lambda_.state for lambda_ in found) if has_state else (),
         )
 
     def calc_updates(params, lambda_):
@@ -85,7 +96,15 @@ def by_layer(rules: Sequence[Algorithm]) -> Algorithm:
     def predict(params: Params, x: Array) -> Array:
         return rules[-1].predict(params_of(owners[-1], params), x)
 
-    return Algorithm(init, compute_targets, calc_updates, predict, rules[-1].loss)
+    return Algorithm(
+        init,
+        compute_targets,
+        calc_updates,
+        predict,
+        loss=rules[-1].loss,
+        network=rules[-1].network,
+        init_state=init_state if has_state else None,
+    )
 
 
 def _check(distinct: Sequence[Algorithm], n_rules: int) -> None:
@@ -126,12 +145,12 @@ def stochastic(make_algorithm: Callable[[PRNGKeyArray | None], Algorithm]) -> Al
     """
     plain = make_algorithm(None)
 
-    def compute_targets(params, batch, *, key=None):
+    def compute_targets(params, batch, *, key=None, **state):
         if key is None:
             raise ValueError("key=None: the layers draw, so pass compute_targets(..., key=key)")
         layers_key, rule_key = jax.random.split(key)
         rule = make_algorithm(layers_key)
-        lambda_ = rule.compute_targets(params, batch, key=rule_key)
+        lambda_ = rule.compute_targets(params, batch, key=rule_key, **state)
         return lambda_._replace(aux=Drawn(layers_key, lambda_.aux))
 
     def calc_updates(params, lambda_):

@@ -1,8 +1,5 @@
 """What one looks at to see whether, and how, a rule learns. Pure functions, jittable."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,52 +100,26 @@ def update_angles_to_backprop(
     return layer_angles(updates, reference), update_angle(updates, reference)
 
 
-class Watched(NamedTuple):
-    """A training state that remembers which quantity stopped being finite, and when.
-
-    Attributes:
-      params, opt_state, key, step: as in `TrainState`.
-      first: the first step, from 1 at the start of the run, at which each of `quantities` was not
-        finite, int32 [n]; 0 for never.
-    """
-
-    params: Params
-    opt_state: PyTree
-    key: PRNGKeyArray
-    step: Array
-    first: Array
+def begin_watch(state: TrainState) -> TrainState:
+    """A state in which `watch` can keep its record."""
+    return state._replace(observed=jnp.zeros(len(_names(state.params)), int))
 
 
-def begin_watch(state: TrainState) -> Watched:
-    """A state to give to a step that `watch` made."""
-    return Watched(*state, first=jnp.zeros(len(_names(state.params)), int))
+def end_watch(state: TrainState) -> TrainState:
+    """The state without the record."""
+    return state._replace(observed=())
 
 
-def end_watch(watched: Watched) -> TrainState:
-    """The training state alone."""
-    return TrainState(*watched[:-1])
-
-
-def watch(algo: Algorithm, step: Callable) -> Callable:
-    """Makes `step`, of `make_train_step`, record where non-finite numbers first appear.
+def watch(state: TrainState, lambda_: Calculations, updates: Params) -> Array:
+    """Records where non-finite numbers first appear: an observer for `make_train_step`.
 
     Returns:
-      A pure function `(watched, batch) -> (watched, metrics)`.
+      The first step, from 1 at the start of the run, at which each of `quantities` was not finite,
+      int32 [n]; 0 for never.
     """
-
-    def watched_step(watched: Watched, batch: Batch):
-        # The step computes all this again, from the same key; a compiler does it once.
-        key = jax.random.fold_in(watched.key, watched.step)
-        lambda_ = algo.compute_targets(watched.params, batch, key=key)
-        updates = algo.calc_updates(watched.params, lambda_)
-        state: TrainState
-        state, metrics = step(end_watch(watched), batch)
-        values = quantities(lambda_, updates, state.params).values()
-        finite = jnp.stack(list(map(all_finite, values)))
-        first = jnp.where((watched.first == 0) & ~finite, state.step, watched.first)
-        return Watched(*state, first=first), metrics
-
-    return watched_step
+    values = quantities(lambda_, updates, state.params).values()
+    finite = jnp.stack(list(map(all_finite, values)))
+    return jnp.where((state.observed == 0) & ~finite, state.step, state.observed)
 
 
 def quantities(lambda_: Calculations, updates: Params, params: Params) -> dict[str, PyTree]:
@@ -170,11 +141,11 @@ def quantities(lambda_: Calculations, updates: Params, params: Params) -> dict[s
 
 
 def first_nonfinite(params: Params, first: Array) -> str | None:
-    """The earliest step and quantity that a `Watched.first` holds, in words; None if there is none.
+    """The earliest step and quantity that `watch` has recorded, in words; None if there is none.
 
     Args:
       params: of the watched state, for its structure.
-      first: int32 [n].
+      first: what `watch` gave, int32 [n].
     """
     steps = np.asarray(first)
     if not steps.any():

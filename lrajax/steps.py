@@ -1,4 +1,7 @@
-"""What rules share: parameters, the forward pass, the output's error, local updates, mirrors."""
+"""What rules share: parameters, the forward pass, the output's error, updates, mirrors, states.
+
+`thetas` are the forward parameters, one entry a layer: `params.forward`.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -33,7 +36,7 @@ def no_feedback(network: Network) -> tuple:
     return ((),) * len(network.layers)
 
 
-def forward(network: Network, params: tuple, x: Array) -> tuple[tuple, tuple]:
+def forward(network: Network, thetas: tuple, x: Array) -> tuple[tuple, tuple]:
     """Pre- and post-activities of every layer (equation 1).
 
     Raises:
@@ -43,7 +46,7 @@ def forward(network: Network, params: tuple, x: Array) -> tuple[tuple, tuple]:
     check_shapes(network, x)
     hs, zs = [], []
     z = x
-    for layer, theta in zip(network.layers, params, strict=True):
+    for layer, theta in zip(network.layers, thetas, strict=True):
         h = layers.pre(layer, theta, z)
         z = layers.post(layer, h)
         hs.append(h)
@@ -51,9 +54,9 @@ def forward(network: Network, params: tuple, x: Array) -> tuple[tuple, tuple]:
     return tuple(hs), tuple(zs)
 
 
-def predict(network: Network, params: tuple, x: Array) -> Array:
+def predict(network: Network, thetas: tuple, x: Array) -> Array:
     """The output layer's post-activity, [B, *out_shape]."""
-    return forward(network, params, x)[1][-1]
+    return forward(network, thetas, x)[1][-1]
 
 
 def output_error(batch: Batch, z_out: Array) -> Array:
@@ -98,20 +101,20 @@ def local_deltas(network: Network, lambda_: Calculations) -> tuple[Array, ...]:
 
 
 def local_updates(
-    network: Network, params: tuple, lambda_: Calculations, deltas: Sequence[Array], reduction: str
+    network: Network, thetas: tuple, lambda_: Calculations, deltas: Sequence[Array], reduction: str
 ) -> tuple[PyTree, ...]:
     """Update of every layer's forward parameters, ΔW = δ zᵀ with the activity below (equation 7).
 
     Args:
       network: the network.
-      params: forward parameters.
+      thetas: forward parameters.
       lambda_: what `compute_targets` found.
       deltas: dL/dh of every layer, [B, *out_shape] each.
       reduction: "sum" over the mini-batch, or "mean".
     """
     below = (lambda_.x, *lambda_.z[:-1])
     deltas = [reduce_batch(delta, reduction) for delta in deltas]
-    return tuple(map(layers.vjp_theta, network.layers, params, below, deltas))
+    return tuple(map(layers.vjp_theta, network.layers, thetas, below, deltas))
 
 
 def fixed_feedback_updates(
@@ -131,6 +134,29 @@ def mirrored(feedback: tuple, entries: tuple) -> tuple:
         {name: entry[name] for name in e} if isinstance(e, dict) else ()
         for e, entry in zip(feedback, entries, strict=True)
     )
+
+
+def init_layer_states(network: Network, thetas: tuple) -> tuple:
+    """The state of every layer before the first step; `()` where no layer keeps one."""
+    states = tuple(
+        layer.init_state(theta) for layer, theta in zip(network.layers, thetas, strict=True)
+    )
+    return states if jax.tree.leaves(states) else ()
+
+
+def remember(network: Network, thetas: tuple, states: tuple, lambda_: Calculations) -> tuple:
+    """The states of the layers after a mini-batch, from the activities that it gave."""
+    if not states:
+        return ()
+    below = (lambda_.x, *lambda_.z[:-1])
+    return tuple(map(layers.remember, network.layers, thetas, states, below))
+
+
+def recall(params: Params, states: tuple) -> Params:
+    """The parameters with the layers' states among them, for `predict`."""
+    if not states:
+        return params
+    return params._replace(forward=tuple(map(layers.recall, params.forward, states)))
 
 
 def reduce_batch(delta: Array, reduction: str) -> Array:

@@ -5,14 +5,15 @@ Nothing here is jitted. `jax.jit(make_epoch(...))` compiles an epoch into one pr
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from lrajax.base import Algorithm, Batch, Params, PyTree
+from lrajax import steps
+from lrajax.base import Algorithm, Batch, Calculations, IndexedBatch, Params, PyTree
 from lrajax.data import Examples
 
 # Steps in a pass of an epoch's scan. With two, the second writes its parameters over those that the
@@ -28,19 +29,29 @@ class TrainState(NamedTuple):
       opt_state: the optax optimiser's state.
       key: source of shuffles and of noise.
       step: steps done, int32 []; numbers the keys that rules draw their noise from.
+      rule_state: what the rule keeps from step to step, `()` for nothing.
+      layer_states: what the layers keep, one entry a layer; `()` if none keeps anything.
+      observed: what an observer of the steps keeps; `()` without one.
     """
 
     params: Params
     opt_state: PyTree
     key: PRNGKeyArray
     step: Array
+    rule_state: PyTree = ()
+    layer_states: tuple = ()
+    observed: PyTree = ()
+
+
+# (state after the step, Λ, updates) -> what the state is to keep as observed
+Observer = Callable[[TrainState, Calculations, Params], PyTree]
 
 
 class Best(NamedTuple):
     """The parameters of lowest validation error so far, and what goes with them.
 
     Attributes:
-      params: the parameters.
+      params: the parameters as `predict` takes them, the layers' states among them.
       epoch: counted from 1; 0 before the first.
       valid_error, test_error: in %.
     """
@@ -74,6 +85,10 @@ class Metrics(NamedTuple):
     error: Array
 
 
+# (state, batch) -> (state, metrics before the update); the batch as the rule takes it
+Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+
+
 class EpochMetrics(NamedTuple):
     """Metrics of one epoch.
 
@@ -88,19 +103,46 @@ class EpochMetrics(NamedTuple):
 
 
 def init_state(
-    algo: Algorithm, optimizer: optax.GradientTransformation, key: PRNGKeyArray
+    algo: Algorithm,
+    optimizer: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    num_examples: int | None = None,
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step.
+
+    Args:
+      algo: the rule.
+      optimizer: the optax optimiser.
+      key: of everything that is drawn.
+      num_examples: size of the training set, for a rule with a state of each example.
+    """
     params_key, key = jax.random.split(key)
     params = algo.init(params_key)
-    return TrainState(params, optimizer.init(params), key, jnp.array(0))
+    return TrainState(
+        params,
+        optimizer.init(params),
+        key,
+        step=jnp.array(0),
+        rule_state=() if algo.init_state is None else algo.init_state(params, num_examples),
+        layer_states=steps.init_layer_states(algo.network, params.forward) if algo.network else (),
+    )
 
 
-def init_run(algo: Algorithm, optimizer: optax.GradientTransformation, key: PRNGKeyArray) -> Run:
-    """The run before the first epoch."""
-    state = init_state(algo, optimizer, key)
+def to_predict(state: TrainState) -> Params:
+    """The parameters as `predict` takes them, the layers' states among them."""
+    return steps.recall(state.params, state.layer_states)
+
+
+def init_run(
+    algo: Algorithm,
+    optimizer: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    num_examples: int | None = None,
+) -> Run:
+    """The run before the first epoch; see `init_state`."""
+    state = init_state(algo, optimizer, key, num_examples)
     # Copies, so that a caller may donate the run's buffers.
-    params = jax.tree.map(jnp.copy, state.params)
+    params = jax.tree.map(jnp.copy, to_predict(state))
     errors = jnp.full(2, jnp.inf, jnp.result_type(float))
     best = Best(params, jnp.array(0), valid_error=errors[0], test_error=errors[1])
     return Run(state, jnp.array(0), best, diverged_at=jnp.array(0))
@@ -113,9 +155,14 @@ def measure(algo: Algorithm, y: Array, prediction: Array) -> Metrics:
 
 
 def make_train_step(
-    algo: Algorithm, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    algo: Algorithm, optimizer: optax.GradientTransformation, observe: Observer | None = None
+) -> Step:
     """One step of a rule under an optax optimiser.
+
+    Args:
+      algo: the rule.
+      optimizer: the optax optimiser.
+      observe: sees what every step computes, and keeps of it what it likes.
 
     Returns:
       A pure function `(state, batch) -> (state, metrics before the update)`.
@@ -124,11 +171,19 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # Numbered rather than split off, so that a rule without noise pays nothing for the key.
         key = jax.random.fold_in(state.key, state.step)
-        lambda_ = algo.compute_targets(state.params, batch, key=key)
+        kept = {} if algo.init_state is None else {"state": state.rule_state}
+        lambda_ = algo.compute_targets(state.params, batch, key=key, **kept)
         updates = algo.calc_updates(state.params, lambda_)
         deltas, opt_state = optimizer.update(updates, state.opt_state, state.params)
         params = optax.apply_updates(state.params, deltas)
-        state = TrainState(params, opt_state, state.key, state.step + 1)
+        states = state.layer_states
+        if algo.network:
+            states = steps.remember(algo.network, state.params.forward, states, lambda_)
+        state = TrainState(
+            params, opt_state, state.key, state.step + 1, lambda_.state, states, state.observed
+        )
+        if observe is not None:
+            state = state._replace(observed=observe(state, lambda_, updates))
         return state, measure(algo, batch.y, lambda_.z[-1])
 
     return step
@@ -142,7 +197,7 @@ def to_batch(examples: Examples, rows: Array, num_classes: int, max_pixel: float
 
 
 def make_train_epoch(
-    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
+    step: Step,
     batch_size: int,
     num_classes: int,
     max_pixel: float = 1.0,
@@ -163,10 +218,16 @@ def make_train_epoch(
             raise ValueError(f"batch_size={batch_size} exceeds the training set of {size} examples")
         shuffle_key, key = jax.random.split(state.key)
         rows = jax.random.permutation(shuffle_key, size)[: num_batches * batch_size]
+        has_state = bool(jax.tree.leaves(state.rule_state))
+
+        def step_on(state: TrainState, rows: Array):
+            batch = to_batch(examples, rows, num_classes, max_pixel)
+            return step(state, IndexedBatch(*batch, rows) if has_state else batch)
+
         # Only the row numbers are shuffled: gathering a mini-batch at a time, inside the scan,
         # keeps one copy of the data however many seeds share it.
         state, metrics = jax.lax.scan(
-            lambda state, rows: step(state, to_batch(examples, rows, num_classes, max_pixel)),
+            step_on,
             state._replace(key=key),
             rows.reshape(num_batches, batch_size),
             unroll=UNROLL,
@@ -220,7 +281,7 @@ def select_best(best: Best, params: Params, epoch: Array, metrics: EpochMetrics)
 
 def make_epoch(
     algo: Algorithm,
-    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
+    step: Step,
     batch_size: int,
     num_classes: int,
     max_pixel: float = 1.0,
@@ -241,14 +302,15 @@ def make_epoch(
 
     def epoch(run: Run, train: Examples, valid: Examples, test: Examples):
         state, train_metrics = train_epoch(run.state, train)
+        params = to_predict(state)
 
         def measured(examples):
-            return evaluate(algo, state.params, examples, num_classes, max_pixel)
+            return evaluate(algo, params, examples, num_classes, max_pixel)
 
         metrics = EpochMetrics(train_metrics, measured(valid), measured(test))
         number = run.epoch + 1
-        best = select_best(run.best, state.params, number, metrics)
-        diverges = (run.diverged_at == 0) & ~all_finite((state.params, metrics))
+        best = select_best(run.best, params, number, metrics)
+        diverges = (run.diverged_at == 0) & ~all_finite((params, metrics))
         return Run(state, number, best, jnp.where(diverges, number, run.diverged_at)), metrics
 
     return epoch

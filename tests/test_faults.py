@@ -416,12 +416,12 @@ def test_the_watch_names_the_first_step_and_quantity(spoil, culprit):
 
     sick = algo._replace(compute_targets=compute_targets)
     optimizer = optax.sgd(0.1)
-    watched = diagnostics.watch(sick, training.make_train_step(sick, optimizer))
+    watched = training.make_train_step(sick, optimizer, diagnostics.watch)
     state = diagnostics.begin_watch(training.init_state(algo, optimizer, jax.random.key(0)))
     for step in (1, 2, 3, 4):
         state, _ = jax.jit(watched)(state, batch._replace(x=batch.x * step))
-    assert diagnostics.first_nonfinite(state.params, state.first) == f"step 3, {culprit}"
-    assert diagnostics.first_nonfinite(state.params, 0 * state.first) is None
+    assert diagnostics.first_nonfinite(state.params, state.observed) == f"step 3, {culprit}"
+    assert diagnostics.first_nonfinite(state.params, 0 * state.observed) is None
 
 
 # --- Hostile input -------------------------------------------------------------------------------

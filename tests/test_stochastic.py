@@ -110,10 +110,10 @@ def test_training_and_diagnostics_take_it(batch):
     rule, optimizer = make("lra_e", rate=0.2), optax.sgd(0.01)
     params = reference.make_params(rule)
     state = training.TrainState(params, optimizer.init(params), KEY, jnp.array(0))
-    step = diagnostics.watch(rule, training.make_train_step(rule, optimizer))
+    step = training.make_train_step(rule, optimizer, diagnostics.watch)
     many = jax.jit(lambda state: jax.lax.scan(lambda s, _: step(s, batch), state, length=2))
     state, metrics = many(diagnostics.begin_watch(state))
-    assert not state.first.any()
+    assert not state.observed.any()
     assert np.isfinite(metrics.loss).all()
 
     # Both get the same masks: only so is the angle zero.

@@ -61,4 +61,5 @@ def backprop(
         ),
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
+        network=network,
     )

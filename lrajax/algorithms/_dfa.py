@@ -75,4 +75,5 @@ def dfa(
         ),
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
+        network=network,
     )

@@ -187,6 +187,7 @@ def _dtp(
         calc_updates=calc_updates,
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
+        network=network,
     )
 
 

@@ -153,6 +153,7 @@ def equil_prop(
         calc_updates=calc_updates,
         predict=lambda params, x: free_phase(params, x)[-1],
         loss=half_squared.value,
+        network=network,
     )
 
 

@@ -102,6 +102,7 @@ def lra_e(
         calc_updates=calc_updates,
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
+        network=network,
     )
 
 

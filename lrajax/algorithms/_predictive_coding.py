@@ -106,4 +106,5 @@ def predictive_coding(
         calc_updates=calc_updates,
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
+        network=network,
     )

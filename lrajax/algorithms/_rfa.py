@@ -73,4 +73,5 @@ def rfa(
         ),
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
+        network=network,
     )

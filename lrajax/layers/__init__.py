@@ -3,9 +3,12 @@
 from lrajax.layers.activations import ACTIVATIONS, kwta, parse_activation
 from lrajax.layers.affine import conv, dense, locally_connected
 from lrajax.layers.products import (
+    EXAMPLES,
     feedback,
     post,
     pre,
+    recall,
+    remember,
     size,
     vjp_below,
     vjp_feedback,
@@ -24,6 +27,7 @@ from lrajax.layers.wrappers import (
 
 __all__ = [
     "ACTIVATIONS",
+    "EXAMPLES",
     "bernoulli",
     "bfloat16",
     "binary",
@@ -37,6 +41,8 @@ __all__ = [
     "parse_activation",
     "post",
     "pre",
+    "recall",
+    "remember",
     "reshaped",
     "residual",
     "size",

@@ -61,6 +61,23 @@ def vjp_feedback(layer: Layer, e: PyTree, error: Array, delta: Array) -> PyTree:
     return vjp(delta)[0]
 
 
+def remember(layer: Layer, theta: PyTree, state: PyTree, z_below: Array) -> PyTree:
+    """The layer's state after a mini-batch; running statistics, say."""
+    mapped = jax.vmap(layer.remember, (None, None, 0), out_axes=None, axis_name=EXAMPLES)
+    return mapped(theta, state, z_below)
+
+
+def recall(theta: PyTree, state: PyTree) -> PyTree:
+    """A layer's parameters with its state among them: the two trees, merged."""
+    if isinstance(state, dict):
+        return theta | {
+            name: recall(theta[name], kept) if name in theta else kept
+            for name, kept in state.items()
+        }
+    # Of a unit of several layers, each with an entry.
+    return tuple(map(recall, theta, state)) if state else theta
+
+
 def size(shape: tuple[int, ...]) -> int:
     """Number of units in a shape."""
     return math.prod(shape)

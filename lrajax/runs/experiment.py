@@ -86,6 +86,7 @@ class Experiment:
             )
         self.settings = settings
         self.check_finite = check_finite
+        self.num_examples = size
         self.batches = size // settings.batch_size
         self.shape = (dataset.train.x.shape[1], dataset.num_classes)
         self.scale = {"num_classes": dataset.num_classes, "max_pixel": dataset.max_pixel}
@@ -111,7 +112,7 @@ class Experiment:
         """The runs before their first epoch."""
 
         def init(seed, values):
-            return training.init_run(*self.make(values), jax.random.key(seed))
+            return training.init_run(*self.make(values), jax.random.key(seed), self.num_examples)
 
         over_runs = jax.vmap(init)
         return jax.jit(over_runs, out_shardings=self.placement.runs)(self.seeds, self.values)
@@ -165,9 +166,9 @@ class Experiment:
     def _epoch(self, run: training.Run, values: Mapping[str, Any], sets: Sets):
         """One epoch of one run: the run, and what is said of it."""
         algo, optimizer = self.make(values)
-        train_step = training.make_train_step(algo, optimizer)
+        observe = diagnostics.watch if self.check_finite else None
+        train_step = training.make_train_step(algo, optimizer, observe)
         if self.check_finite:
-            train_step = diagnostics.watch(algo, train_step)
             run = run._replace(state=diagnostics.begin_watch(run.state))
 
         def step(state, batch):
@@ -177,7 +178,7 @@ class Experiment:
         run, metrics = epoch(run, *sets)
         if not self.check_finite:
             return run, (metrics, run.diverged_at, jnp.zeros(0, int))
-        first = run.state.first
+        first = run.state.observed
         run = run._replace(state=diagnostics.end_watch(run.state))
         return run, (metrics, run.diverged_at, first)
 

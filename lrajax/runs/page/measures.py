@@ -57,12 +57,13 @@ class Probe:
 
     def start(self, seed: int) -> lrajax.Params:
         """The parameters that a seed's run began with."""
-        return training.init_state(self.algo, optax.identity(), jax.random.key(seed)).params
+        key, size = jax.random.key(seed), len(self.dataset.train.y)
+        return training.to_predict(training.init_state(self.algo, optax.identity(), key, size))
 
     def selected(self, path: pathlib.Path, run: int) -> lrajax.Params:
         """The parameters of best_params.npz that belong to the run of that number."""
         arrays = np.load(path, allow_pickle=False)
-        template = jax.eval_shape(self.algo.init, jax.random.key(0))
+        template = jax.eval_shape(lambda: self.start(0))
         return jax.tree_util.tree_map_with_path(
             lambda key, _: arrays[jax.tree_util.keystr(key, simple=True, separator="/")][run],
             template,
