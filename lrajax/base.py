@@ -12,6 +12,7 @@ what the paper writes with the superscript l + 1.
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 PyTree = Any
@@ -125,23 +126,33 @@ class Layer(NamedTuple):
     remember: Callable[[PyTree, PyTree, Array], PyTree] = _unchanged
 
 
+def _anything(z: np.ndarray) -> bool:
+    del z
+    return True
+
+
 class Loss(NamedTuple):
     """A loss and its error unit, both for mini-batches.
 
     Attributes:
       value: `(y, z) -> [B]`, the loss of each example.
       error: `(y, z) -> [B, ...]`, its derivative with respect to z.
+      link: the activation of an output whose dL/dh is z - y, the canonical one; None for none.
+      fits: `z -> bool`, of NumPy arrays [B, ...]: whether the loss is defined for such activities.
     """
 
     value: Callable[[Array, Array], Array]
     error: Callable[[Array, Array], Array]
+    link: Callable[[Array], Array] | None = None
+    fits: Callable[[np.ndarray], bool] = _anything
 
 
 class Network(NamedTuple):
     """Layers, first to last, and the loss at the output.
 
-    The output's activation must be the canonical link of the loss, so that dL/dh = z - y: softmax
-    for the categorical, sigmoid for the Bernoulli, identity for the half squared.
+    Any loss goes with any activation of the last layer that it is defined for. With its canonical
+    link, softmax for the categorical, sigmoid for the Bernoulli, identity for the half squared, the
+    output's error dL/dh is z - y.
     """
 
     layers: tuple[Layer, ...]

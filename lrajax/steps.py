@@ -3,15 +3,17 @@
 `thetas` are the forward parameters, one entry a layer: `params.forward`.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from lrajax import layers
-from lrajax.base import Batch, Calculations, Initializer, Layer, Network, Params, PyTree
+from lrajax.base import Batch, Calculations, Initializer, Layer, Loss, Network, Params, PyTree
 from lrajax.checks import one_of
 
 
@@ -59,14 +61,49 @@ def predict(network: Network, thetas: tuple, x: Array) -> Array:
     return forward(network, thetas, x)[1][-1]
 
 
-def output_error(batch: Batch, z_out: Array) -> Array:
-    """dL/dh of the output layer, z - y: the output is the canonical link of the loss.
+def output_error(network: Network, batch: Batch, h_out: Array, z_out: Array) -> Array:
+    """dL/dh of the output layer, [B, *out_shape]: the loss's error unit through the activation.
+
+    With the canonical link of the loss that is z - y.
 
     Raises:
-      ValueError: the labels do not have the output's shape.
+      ValueError: the labels do not have the output's shape, or the loss does not fit the output.
+    """
+    layer, loss = network.layers[-1], network.output_loss
+    y = labels(batch, z_out)
+    _check_output(layer, loss)
+    if layer.post is loss.link:
+        return z_out - y
+    return layers.vjp_post(layer, h_out, loss.error(y, z_out))
+
+
+def labels(batch: Batch, z_out: Array) -> Array:
+    """The labels in the dtype of the output, the last target of most rules.
+
+    Raises:
+      ValueError: they do not have the output's shape.
     """
     check_labels(batch.y, z_out)
-    return z_out - batch.y
+    return jnp.asarray(batch.y, z_out.dtype)
+
+
+@functools.lru_cache
+def _check_output(layer: Layer, loss: Loss) -> None:
+    """Raises ValueError unless the loss is defined for what the output's activation gives."""
+    h = np.random.default_rng(0).normal(scale=3, size=(4, *layer.out_shape)).astype(np.float32)
+    # Numbers even while a step is traced.
+    with jax.ensure_compile_time_eval():
+        z = jax.device_get(layers.post(layer, jax.device_put(h)))
+    if not loss.fits(z):
+        link = f", {loss.link.__name__}," if loss.link else ""
+        raise ValueError(
+            "network: its output_loss is not defined for what the last layer's activation gives, "
+            f"such as {z.ravel()[:3]}: use the loss's link{link} or another loss"
+        )
+    for name, function, shape in (("value", loss.value, (4,)), ("error", loss.error, z.shape)):
+        found = jax.eval_shape(function, z, z).shape
+        if found != shape:
+            raise ValueError(f"network: its output_loss.{name} gives {found}: make it {shape}")
 
 
 def check_shapes(network: Network, x: Array) -> None:
@@ -91,7 +128,7 @@ def check_labels(y: Array, z_out: Array) -> None:
 def from_errors(batch: Batch, h: tuple, z: tuple, errors: Sequence[Array]) -> Calculations:
     """Λ of a rule that computes errors and no targets: each error stands for the target z - e."""
     hidden = map(jnp.subtract, z[:-1], errors[:-1])
-    return Calculations(batch.x, h, z, (*hidden, batch.y), tuple(errors))
+    return Calculations(batch.x, h, z, (*hidden, labels(batch, z[-1])), tuple(errors))
 
 
 def local_deltas(network: Network, lambda_: Calculations) -> tuple[Array, ...]:

@@ -137,10 +137,10 @@ MUTATIONS = {
             ("step_size * (e - feedback)", "step_size * (-feedback)"),
             ("step_size * (e - feedback)", "(e - feedback)"),
             ("fori_loop(0, steps,", "fori_loop(0, steps - 1,"),
-            ("jnp.subtract, mu, (*x, y)", "jnp.subtract, (*x, y), mu"),
-            ("deltas[1:])", "errors[1:] + [deltas[-1]])"),
+            ("jnp.subtract, mu, x", "jnp.subtract, x, mu"),
+            ("deltas[1:])", "(*errors[1:], deltas[-1]))"),
             ("lambda_._replace(z=lambda_.targets)", "lambda_"),
-            ("errors_at(params, h[0], x, batch.y)", "errors_at(params, h[0], z[:-1], batch.y)"),
+            ("errors_at(params, h[0], x, batch)", "errors_at(params, h[0], z[:-1], batch)"),
         ],
     ),
     "lrajax/compose.py": (
@@ -149,17 +149,14 @@ MUTATIONS = {
             ("tuple(per_rule[i][l] for", "tuple(per_rule[-1][l] for"),
             ("e[i] if e else ()", "e[0] if e else ()"),
             ("rules[-1].predict(", "rules[0].predict("),
-            (
-                "compute_targets, calc_updates, predict, rules[-1].loss",
-                "compute_targets, calc_updates, predict, rules[0].loss",
-            ),
+            ("loss=rules[-1].loss", "loss=rules[0].loss"),
             ("jax.random.split(key, len(distinct))", "[key] * len(distinct)"),
         ],
     ),
     "lrajax/algorithms/_dtp.py": (
         ["test_dtp.py", "test_contract.py"],
         [
-            ("z[top - 1] - target_rate * gradient", "z[top - 1] + target_rate * gradient"),
+            ("z[-2] - target_rate * gradient", "z[-2] + target_rate * gradient"),
             (
                 "targets.insert(0, z[l - 1] - difference)",
                 "targets.insert(0, z[l - 1] + difference)",
@@ -201,7 +198,7 @@ MUTATIONS = {
                 "optimizer.update(updates, state.opt_state, state.params)",
                 "optimizer.update(updates, state.opt_state)",
             ),
-            ("state.key, state.step + 1)", "state.key, state.step)"),
+            ("state.step + 1, lambda_.state", "state.step, lambda_.state"),
             ("rows = jax.random.permutation(shuffle_key, size)", "rows = jnp.arange(size)"),
             ("state._replace(key=key),", "state,"),
             ("100 * wrong.mean()", "100 * (1 - wrong.mean())"),
@@ -214,10 +211,7 @@ MUTATIONS = {
             ("number = run.epoch + 1", "number = run.epoch"),
             ("(run.diverged_at == 0) & ~all", "~all"),
             ("measured(valid), measured(test))", "measured(test), measured(valid))"),
-            (
-                "best = select_best(run.best, state.params,",
-                "best = select_best(run.best, run.state.params,",
-            ),
+            ("params = to_predict(state)\n", "params = to_predict(run.state)\n"),
         ],
     ),
 }

@@ -58,7 +58,7 @@ def dfa(
     def compute_targets(params, batch, *, key=None):
         del key
         h, z = forward(network, params.forward, batch.x)
-        output_delta = output_error(batch, z[-1])
+        output_delta = output_error(network, batch, h[-1], z[-1])
         flat = output_delta.reshape(-1, n_output)
         # e^{l-1} = E^l (z^L - y)
         hidden = [

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax import initializers, layers
-from lrajax.base import Algorithm, Batch, Calculations, Initializer, Network, Params, PyTree
+from lrajax.base import Algorithm, Calculations, Initializer, Network, Params, PyTree
 from lrajax.checks import at_least, one_of, positive
 from lrajax.losses import gaussian
 from lrajax.noise import standard_normal
@@ -31,6 +31,7 @@ from lrajax.steps import (
     forward,
     init_feedback,
     init_forward,
+    labels,
     local_deltas,
     local_updates,
     output_error,
@@ -164,9 +165,10 @@ def _dtp(
         if key is None:
             raise ValueError("key=None: DTP draws noise, so pass compute_targets(..., key=key)")
         h, z = forward(network, params.forward, batch.x)
-        targets = _propagate_targets(network, params, batch, z, target_rate)
-        hidden = map(gaussian.error, targets[:-1], z[:-1])
-        errors = (*hidden, output_error(batch, z[-1]))
+        output = output_error(network, batch, h[-1], z[-1])
+        hidden = _propagate_targets(network, params, z, output, target_rate)
+        targets = (*hidden, labels(batch, z[-1]))
+        errors = (*map(gaussian.error, hidden, z[:-1]), output)
         cycles = _reconstruct(network, params, z, targets, noise, key)
         return Calculations(batch.x, h, z, targets, errors, aux=cycles)
 
@@ -226,14 +228,11 @@ def _encode(network: Network, params: Params, l: int, z_below: Array) -> Array:
 
 
 def _propagate_targets(
-    network: Network, params: Params, batch: Batch, z: tuple[Array, ...], target_rate: float
+    network: Network, params: Params, z: tuple[Array, ...], output: Array, target_rate: float
 ) -> tuple[Array, ...]:
-    """The targets of all layers, [B, ...] each, the label last."""
-    top = len(network.layers) - 1
-    gradient = layers.vjp_below(
-        network.layers[top], params.forward[top], z[top - 1], output_error(batch, z[top])
-    )
-    targets = [z[top - 1] - target_rate * gradient, batch.y]
+    """The targets of the hidden layers, [B, ...] each, from the output's error."""
+    gradient = layers.vjp_below(network.layers[-1], params.forward[-1], z[-2], output)
+    targets = [z[-2] - target_rate * gradient]
     for l in reversed(_decoded(network)):
         difference = _decode(network, params, l, z[l]) - _decode(network, params, l, targets[0])
         targets.insert(0, z[l - 1] - difference)  # (9)

@@ -26,6 +26,7 @@ from lrajax.steps import (
     forward,
     init_feedback,
     init_forward,
+    labels,
     local_deltas,
     local_updates,
     mirrored,
@@ -79,7 +80,8 @@ def lra_e(
     def compute_targets(params, batch, *, key=None):
         del key
         h, z = forward(network, params.forward, batch.x)
-        targets, errors = [batch.y], [output_error(batch, z[-1])]
+        errors = [output_error(network, batch, h[-1], z[-1])]
+        targets = [labels(batch, z[-1])]
         for l in reversed(range(1, len(network.layers))):
             displacement = layers.feedback(network.layers[l], params.feedback[l], errors[0])  # (5)
             target, error = align(

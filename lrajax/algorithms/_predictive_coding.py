@@ -26,6 +26,7 @@ from lrajax.steps import (
     check_reduction,
     forward,
     init_forward,
+    labels,
     local_updates,
     no_feedback,
     output_error,
@@ -66,17 +67,17 @@ def predictive_coding(
     def init(key):
         return Params(init_forward(network, key, w_init), no_feedback(network))
 
-    def errors_at(params, h_first, x, y):
-        """e^l and δ^l of every layer, given the states of the hidden ones."""
+    def errors_at(params, h_first, x, batch):
+        """e^l of the hidden layers and δ^l of every one, given the states of the hidden ones."""
         h = (h_first, *map(layers.pre, network.layers[1:], params.forward[1:], x))
-        mu = map(layers.post, network.layers, h)
-        *hidden, output = map(jnp.subtract, mu, (*x, y))
+        *mu, output = map(layers.post, network.layers, h)
+        hidden = tuple(map(jnp.subtract, mu, x))
         deltas = map(layers.vjp_post, network.layers[:-1], h[:-1], hidden)
-        return hidden, (*deltas, output)
+        return hidden, (*deltas, output_error(network, batch, h[-1], output))
 
-    def relax(params, h_first, x, y):
+    def relax(params, h_first, x, batch):
         def step(_, x):
-            errors, deltas = errors_at(params, h_first, x, y)
+            errors, deltas = errors_at(params, h_first, x, batch)
             above = map(layers.vjp_below, network.layers[1:], params.forward[1:], x, deltas[1:])
             return tuple(
                 x_l + step_size * (e - feedback)
@@ -88,12 +89,12 @@ def predictive_coding(
     def compute_targets(params, batch, *, key=None):
         del key
         h, z = forward(network, params.forward, batch.x)
-        output = output_error(batch, z[-1])
+        output = output_error(network, batch, h[-1], z[-1])
         # The input is clamped, so the first pre-activity stays what it is.
-        x = relax(params, h[0], z[:-1], batch.y)
-        _, deltas = errors_at(params, h[0], x, batch.y)
+        x = relax(params, h[0], z[:-1], batch)
+        _, deltas = errors_at(params, h[0], x, batch)
         errors = (*map(jnp.subtract, z[:-1], x), output)
-        return Calculations(batch.x, h, z, (*x, batch.y), errors, aux=deltas)
+        return Calculations(batch.x, h, z, (*x, labels(batch, z[-1])), errors, aux=deltas)
 
     def calc_updates(params, lambda_):
         relaxed = lambda_._replace(z=lambda_.targets)

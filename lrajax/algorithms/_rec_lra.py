@@ -26,7 +26,7 @@ from lrajax import initializers, layers, losses
 from lrajax.algorithms._lra_e import align, lra_e
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
 from lrajax.checks import at_least
-from lrajax.steps import forward, init_feedback, init_forward, output_error, reduce_batch
+from lrajax.steps import forward, init_feedback, init_forward, labels, output_error, reduce_batch
 
 
 def rec_lra(
@@ -97,7 +97,8 @@ def rec_lra(
     def compute_targets(params, batch, *, key=None):
         del key
         h, z = forward(network, params.forward, batch.x)
-        targets, errors = [batch.y], [output_error(batch, z[-1])]
+        errors = [output_error(network, batch, h[-1], z[-1])]
+        targets = [labels(batch, z[-1])]
         for l in reversed(range(1, len(network.layers))):
             displacement = displace(params.feedback[l], l, errors, h[l - 1])
             target, error = align(

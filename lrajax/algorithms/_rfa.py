@@ -56,7 +56,7 @@ def rfa(
     def compute_targets(params, batch, *, key=None):
         del key
         h, z = forward(network, params.forward, batch.x)
-        delta = output_error(batch, z[-1])
+        delta = output_error(network, batch, h[-1], z[-1])
         errors = [delta]
         for l in reversed(range(1, len(network.layers))):
             # e^{l-1} = E^l δ^l

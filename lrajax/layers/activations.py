@@ -35,6 +35,11 @@ def kwta(fraction: float) -> Activation:
     return post
 
 
+def identity(h: Array) -> Array:
+    """The pre-activity itself."""
+    return h
+
+
 def threshold(h: Array) -> Array:
     """1 where h > 0, else 0."""
     return (h > 0).astype(h.dtype)
@@ -63,7 +68,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "hard_tanh": jax.nn.hard_tanh,
     "relu": jax.nn.relu,
     "softplus": jax.nn.softplus,
-    "identity": lambda h: h,
+    "identity": identity,
     "softmax": jax.nn.softmax,
     "sign": jnp.sign,
     "threshold": threshold,
