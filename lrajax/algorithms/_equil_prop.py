@@ -11,12 +11,14 @@ forward one: EP has no feedback weights. The layers' own activations are not use
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax import initializers, layers
+from lrajax.algorithms._settle import ORDERS, Settled, settle
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
 from lrajax.checks import at_least, between, one_of, positive
 from lrajax.losses import half_squared
@@ -29,6 +31,22 @@ from lrajax.steps import (
     reduce_batch,
 )
 
+
+class Phases(NamedTuple):
+    """The phases of a mini-batch, which the update compares.
+
+    Attributes:
+      free: states at β = 0, and the sweeps it took to reach them.
+      first, second: the phases compared: the free and the nudged one, or the two nudged ones.
+      distance: from the nudge of the first to that of the second, [].
+    """
+
+    free: Settled
+    first: Settled
+    second: Settled
+    distance: Array
+
+
 NUDGES = ("random", "centred", "positive")
 
 
@@ -40,6 +58,9 @@ def equil_prop(
     free_steps: int = 20,
     nudged_steps: int = 4,
     step_size: float = 0.5,
+    order: str = "synchronous",
+    low: float = 0.0,
+    feedback: float = 1.0,
     tolerance: float | None = None,
     rates: Sequence[float] | None = None,
     reduction: str = "sum",
@@ -74,7 +95,7 @@ def equil_prop(
     at_least("free_steps", free_steps, 1)
     at_least("nudged_steps", nudged_steps, 1)
     positive("step_size", step_size)
-    between("step_size", step_size, 0, 1)
+    one_of("order", order, ORDERS)
     if tolerance is not None:
         at_least("tolerance", tolerance, 0)
     check_reduction(reduction)
@@ -85,39 +106,47 @@ def equil_prop(
         )
     at_least("rates", rates, 0)
 
+    top = len(network.layers) - 1
+    rates = tuple(r * feedback ** (l - top) for l, r in enumerate(rates))
+
     def init(key):
         return Params(init_forward(network, key, w_init), no_feedback(network))
 
-    def drive(params, h_first, s):
-        """-dE/ds + s: what the layers below and above ask of each layer's state."""
-        bottom_up = [h_first, *map(layers.pre, network.layers[1:], params.forward[1:], s[:-1])]
-        top_down = map(layers.vjp_below, network.layers[1:], params.forward[1:], s[:-1], s[1:])
-        return [*map(jnp.add, bottom_up[:-1], top_down), bottom_up[-1]]
-
-    def relax(params, x, s, steps, y=None, beta=0.0):
+    def relax(params, x, states, steps, y=None, beta=0.0):
+        """Settles the states, at β = 0 without a label."""
         # The input is clamped, so its drive is computed once.
         h_first = layers.pre(network.layers[0], params.forward[0], x)
 
-        def step(s):
-            force = [d - s_l for d, s_l in zip(drive(params, h_first, s), s, strict=True)]
-            if y is not None:
-                force[-1] += beta * (y - s[-1])
-            return tuple(jnp.clip(a + step_size * f, 0, 1) for a, f in zip(s, force, strict=True))
+        def move(s, l):
+            below, above = network.layers[l], l + 1
+            # -dE/ds + s: what the layers below and above ask of the state
+            drive = layers.pre(below, params.forward[l], s[l - 1]) if l else h_first
+            if l < top:
+                down = layers.vjp_below(
+                    network.layers[above], params.forward[above], s[l], s[above]
+                )
+                drive += down if feedback == 1.0 else feedback * down
+            force = drive - s[l]
+            if l == top and y is not None:
+                force += beta * (y - s[l])
+            return jnp.clip(s[l] + step_size * force, low if l < top else 0, 1)
 
-        return _iterate(step, s, steps, tolerance)
+        return settle(move, states, steps, order=order, tolerance=tolerance, downward=y is not None)
 
     def free_phase(params, x):
         check_shapes(network, x)
-        start = tuple(jnp.zeros((x.shape[0], *layer.out_shape)) for layer in network.layers)
+        start = tuple(
+            jnp.zeros((x.shape[0], *layer.out_shape), x.dtype) for layer in network.layers
+        )
         return relax(params, x, start, free_steps)
 
     def compute_targets(params, batch, *, key=None):
         x, y = batch
         free = free_phase(params, x)
-        check_labels(y, free[-1])
+        check_labels(y, free.states[-1])
 
         def nudged(beta):
-            return relax(params, x, free, nudged_steps, y, beta)
+            return relax(params, x, free.states, nudged_steps, y, beta)
 
         if nudge == "random":
             if key is None:
@@ -128,9 +157,11 @@ def equil_prop(
             first, second, distance = nudged(-beta), nudged(beta), 2 * beta
         else:
             first, second, distance = free, nudged(beta), beta
-        errors = tuple((a - b) / distance for a, b in zip(first, second, strict=True))
-        h = tuple(map(layers.pre, network.layers, params.forward, (x, *free[:-1])))
-        return Calculations(x, h, free, second, errors, aux=(first, second, distance))
+        phases = Phases(free, first, second, distance)
+        z = free.states
+        errors = tuple((a - b) / distance for a, b in zip(first.states, second.states, strict=True))
+        h = tuple(map(layers.pre, network.layers, params.forward, (x, *z[:-1])))
+        return Calculations(x, h, z, second.states, errors, aux=phases)
 
     def energy_gradient(params, x, s):
         """dE/dθ of every layer, over the mini-batch."""
@@ -138,9 +169,9 @@ def equil_prop(
         return tuple(map(layers.vjp_theta, network.layers, params.forward, (x, *s[:-1]), negative))
 
     def calc_updates(params, lambda_):
-        first, second, distance = lambda_.aux
-        at_first = energy_gradient(params, lambda_.x, first)
-        at_second = energy_gradient(params, lambda_.x, second)
+        _, first, second, distance = lambda_.aux
+        at_first = energy_gradient(params, lambda_.x, first.states)
+        at_second = energy_gradient(params, lambda_.x, second.states)
         updates = (
             jax.tree.map(lambda a, b, rate=rate: rate * (b - a) / distance, a, b)
             for rate, a, b in zip(rates, at_first, at_second, strict=True)
@@ -151,25 +182,7 @@ def equil_prop(
         init=init,
         compute_targets=compute_targets,
         calc_updates=calc_updates,
-        predict=lambda params, x: free_phase(params, x)[-1],
+        predict=lambda params, x: free_phase(params, x).states[-1],
         loss=half_squared.value,
         network=network,
     )
-
-
-def _iterate(step, s: tuple[Array, ...], steps: int, tolerance: float | None):
-    """Applies `step` up to `steps` times, fewer if nothing moves by more than `tolerance`."""
-    if tolerance is None:
-        return jax.lax.fori_loop(0, steps, lambda _, s: step(s), s)
-
-    def unsettled(carry):
-        i, _, change = carry
-        return (i < steps) & (change > tolerance)
-
-    def body(carry):
-        i, s, _ = carry
-        moved = step(s)
-        change = jnp.max(jnp.stack([jnp.abs(b - a).max() for a, b in zip(s, moved, strict=True)]))
-        return i + 1, moved, change
-
-    return jax.lax.while_loop(unsettled, body, (0, s, jnp.inf))[1]
