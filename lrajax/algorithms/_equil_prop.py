@@ -1,13 +1,19 @@
 """Equilibrium propagation (Scellier and Bengio 2017), on the hard-sigmoid energy model.
 
-    E(s)  = Σ_l ½ ‖s^l‖² - s^l · pre^l(s^{l-1}),   s^0 = x,   s^l in [0, 1]       energy
+    E(s)  = Σ_l γ^{l-L} (½ ‖s^l‖² - s^l · pre^l(s^{l-1})),   s^0 = x              energy
     C(s)  = ½ ‖y - s^L‖²                                                          cost
     ds/dt = -dE/ds - β dC/ds                                                      relaxation
-    ΔW^l  = (1/β) (dE/dW^l(s^β) - dE/dW^l(s^0)),   dE/dW^l = -s^l (s^{l-1})ᵀ      update
+    ΔW^l  = (1/β) (dE/dW^l(s^β) - dE/dW^l(s^0)),   dE/dW^l = -γ^{l-L} s^l (s^{l-1})ᵀ
 
-s^0 ("free") and s^β ("nudged") are the fixed points at β = 0 and at β. The states are clipped to
-[0, 1], where ρ(s) = s, so neither ρ nor ρ′ appears. The feedback path is the transpose of the
-forward one: EP has no feedback weights. The layers' own activations are not used.
+s^0 ("free") and s^β ("nudged") are the fixed points at β = 0 and at β. The states are clipped, the
+output's to [0, 1], where ρ(s) = s, so neither ρ nor ρ′ appears. The feedback path is the transpose
+of the forward one: EP has no feedback weights. The layers' own activations are not used.
+
+The publication has γ = 1. There the couplings of deep networks either lose the signal on its way up
+or have several fixed points, and hundreds of sweeps do not settle them. With a smaller γ the layer
+above weighs γ times as much as the one below, so that states settle in a few sweeps, and the update
+tends to backprop's as γ and β tend to 0 (Xie and Seung 2003, for contrastive Hebbian learning). The
+relaxation divides each layer's force by its γ^{l-L}, which changes no fixed point.
 """
 
 from collections.abc import Sequence
@@ -20,7 +26,7 @@ from jaxtyping import Array
 from lrajax import initializers, layers
 from lrajax.algorithms._settle import ORDERS, Settled, settle
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
-from lrajax.checks import at_least, between, one_of, positive
+from lrajax.checks import at_least, below, between, one_of, positive
 from lrajax.losses import half_squared
 from lrajax.steps import (
     check_labels,
@@ -58,10 +64,11 @@ def equil_prop(
     free_steps: int = 20,
     nudged_steps: int = 4,
     step_size: float = 0.5,
-    order: str = "synchronous",
-    low: float = 0.0,
-    feedback: float = 1.0,
     tolerance: float | None = None,
+    order: str = "synchronous",
+    feedback: float = 1.0,
+    low: float = 0.0,
+    persistent: bool = False,
     rates: Sequence[float] | None = None,
     reduction: str = "sum",
     w_init: Initializer = initializers.GLOROT,
@@ -73,10 +80,19 @@ def equil_prop(
       beta: strength of the nudge, > 0. (Code with the cost ‖y - s‖² writes half of it.)
       nudge: sign of the nudge: "random" for each mini-batch, "positive", or "centred" (the
         difference of a positive and a negative one; Laborieux et al. 2021).
-      free_steps: steps of relaxation in the free phase, >= 1.
-      nudged_steps: steps of relaxation in a nudged phase, >= 1.
+      free_steps: sweeps over the layers in the free phase, >= 1.
+      nudged_steps: sweeps in a nudged phase, >= 1.
       step_size: Euler step ε of the relaxation, in (0, 1].
-      tolerance: stops a phase once no state moves by more than this in a step; None never does.
+      tolerance: stops a phase once no state moves by more than this in a sweep; None never does.
+      order: of the layers in a sweep: "synchronous", all at once; "asynchronous", even and odd
+        ones in turn; "sequential", one after another, upwards in the free phase and downwards in a
+        nudged one. All take the same products; the last two settle in far fewer sweeps.
+      feedback: γ, the weight of what comes from above relative to what comes from below, > 0.
+      low: where hidden states are clipped below, < 1: 0, or -1 for units on both sides of zero,
+        whose signal a deep network loses less of.
+      persistent: whether the free phase of an example begins at its free states of the last time,
+        as in the publication's code, rather than at zero; its state is as large as the training
+        set's activities.
       rates: factor on each layer's update, first layer first; None for ones.
       reduction: "sum" or "mean" of the updates over the mini-batch.
       w_init: initialiser of the weights.
@@ -84,8 +100,8 @@ def equil_prop(
     Returns:
       The rule. `predict` gives the output units' free states, in [0, 1] but not summing to 1. In
       Λ, `z` holds the free states, `targets` the nudged ones (of the positive nudge if centred),
-      and `errors` their difference over the nudge, an estimate of dC/ds. `compute_targets` needs a
-      key if the nudge is random.
+      `errors` their difference over the nudge, an estimate of dC/ds, and `aux` the `Phases`, with
+      the sweeps each took. `compute_targets` needs a key if the nudge is random.
 
     Raises:
       ValueError: a hyperparameter out of range, or rates that are not one per layer.
@@ -95,9 +111,12 @@ def equil_prop(
     at_least("free_steps", free_steps, 1)
     at_least("nudged_steps", nudged_steps, 1)
     positive("step_size", step_size)
-    one_of("order", order, ORDERS)
+    between("step_size", step_size, 0, 1)
     if tolerance is not None:
         at_least("tolerance", tolerance, 0)
+    one_of("order", order, ORDERS)
+    positive("feedback", feedback)
+    below("low", low, 1)
     check_reduction(reduction)
     rates = (1.0,) * len(network.layers) if rates is None else tuple(rates)
     if len(rates) != len(network.layers):
@@ -105,44 +124,60 @@ def equil_prop(
             f"rates={rates} must have one entry for each of {len(network.layers)} layers"
         )
     at_least("rates", rates, 0)
-
     top = len(network.layers) - 1
-    rates = tuple(r * feedback ** (l - top) for l, r in enumerate(rates))
+    scales = [rate * feedback ** (l - top) for l, rate in enumerate(rates)]
 
     def init(key):
         return Params(init_forward(network, key, w_init), no_feedback(network))
 
-    def relax(params, x, states, steps, y=None, beta=0.0):
-        """Settles the states, at β = 0 without a label."""
+    def relax(params, x, start, steps, y=None, beta=0.0):
+        """Settles the states; without a label, at β = 0."""
         # The input is clamped, so its drive is computed once.
         h_first = layers.pre(network.layers[0], params.forward[0], x)
 
+        def top_down(s, l):
+            above = network.layers[l + 1]
+            return feedback * layers.vjp_below(above, params.forward[l + 1], s[l], s[l + 1])
+
         def move(s, l):
-            below, above = network.layers[l], l + 1
             # -dE/ds + s: what the layers below and above ask of the state
-            drive = layers.pre(below, params.forward[l], s[l - 1]) if l else h_first
+            drive = layers.pre(network.layers[l], params.forward[l], s[l - 1]) if l else h_first
             if l < top:
-                down = layers.vjp_below(
-                    network.layers[above], params.forward[above], s[l], s[above]
-                )
-                drive += down if feedback == 1.0 else feedback * down
-            force = drive - s[l]
-            if l == top and y is not None:
-                force += beta * (y - s[l])
-            return jnp.clip(s[l] + step_size * force, low if l < top else 0, 1)
+                return jnp.clip(s[l] + step_size * (drive + top_down(s, l) - s[l]), low, 1)
+            force = drive - s[l] if y is None else drive - s[l] + beta * (y - s[l])
+            return jnp.clip(s[l] + step_size * force, 0, 1)
 
-        return settle(move, states, steps, order=order, tolerance=tolerance, downward=y is not None)
+        return settle(move, start, steps, order=order, tolerance=tolerance, downward=y is not None)
 
-    def free_phase(params, x):
+    def zeros(size, dtype):
+        return tuple(jnp.zeros((size, *layer.out_shape), dtype) for layer in network.layers)
+
+    def free_phase(params, x, start):
         check_shapes(network, x)
-        start = tuple(
-            jnp.zeros((x.shape[0], *layer.out_shape), x.dtype) for layer in network.layers
-        )
         return relax(params, x, start, free_steps)
 
+    def predict(params, x):
+        return free_phase(params, x, zeros(len(x), x.dtype)).states[-1]
+
     def compute_targets(params, batch, *, key=None):
-        x, y = batch
-        free = free_phase(params, x)
+        return targets_from(zeros(len(batch.x), batch.x.dtype), params, batch, key)
+
+    def init_state(params, num_examples):
+        if num_examples is None:
+            raise ValueError("num_examples=None: persistent=True keeps the states of so many")
+        return zeros(num_examples, jnp.result_type(*jax.tree.leaves(params.forward)))
+
+    def compute_persistent_targets(params, batch, *, key=None, state=None):
+        if state is None:
+            return compute_targets(params, batch, key=key)
+        start = tuple(s[batch.rows] for s in state)
+        lambda_ = targets_from(start, params, batch, key)
+        settled = (s.at[batch.rows].set(z) for s, z in zip(state, lambda_.z, strict=True))
+        return lambda_._replace(state=tuple(settled))
+
+    def targets_from(start, params, batch, key):
+        x, y = batch.x, batch.y
+        free = free_phase(params, x, start)
         check_labels(y, free.states[-1])
 
         def nudged(beta):
@@ -157,11 +192,17 @@ def equil_prop(
             first, second, distance = nudged(-beta), nudged(beta), 2 * beta
         else:
             first, second, distance = free, nudged(beta), beta
-        phases = Phases(free, first, second, distance)
         z = free.states
-        errors = tuple((a - b) / distance for a, b in zip(first.states, second.states, strict=True))
-        h = tuple(map(layers.pre, network.layers, params.forward, (x, *z[:-1])))
-        return Calculations(x, h, z, second.states, errors, aux=phases)
+        return Calculations(
+            x=x,
+            h=tuple(map(layers.pre, network.layers, params.forward, (x, *z[:-1]))),
+            z=z,
+            targets=second.states,
+            errors=tuple(
+                (a - b) / distance for a, b in zip(first.states, second.states, strict=True)
+            ),
+            aux=Phases(free, first, second, distance),
+        )
 
     def energy_gradient(params, x, s):
         """dE/dθ of every layer, over the mini-batch."""
@@ -169,20 +210,21 @@ def equil_prop(
         return tuple(map(layers.vjp_theta, network.layers, params.forward, (x, *s[:-1]), negative))
 
     def calc_updates(params, lambda_):
-        _, first, second, distance = lambda_.aux
-        at_first = energy_gradient(params, lambda_.x, first.states)
-        at_second = energy_gradient(params, lambda_.x, second.states)
+        phases = lambda_.aux
+        at_first = energy_gradient(params, lambda_.x, phases.first.states)
+        at_second = energy_gradient(params, lambda_.x, phases.second.states)
         updates = (
-            jax.tree.map(lambda a, b, rate=rate: rate * (b - a) / distance, a, b)
-            for rate, a, b in zip(rates, at_first, at_second, strict=True)
+            jax.tree.map(lambda a, b, scale=scale: scale * (b - a) / phases.distance, a, b)
+            for scale, a, b in zip(scales, at_first, at_second, strict=True)
         )
         return Params(tuple(updates), no_feedback(network))
 
     return Algorithm(
         init=init,
-        compute_targets=compute_targets,
+        compute_targets=compute_persistent_targets if persistent else compute_targets,
         calc_updates=calc_updates,
-        predict=lambda params, x: free_phase(params, x).states[-1],
+        predict=predict,
         loss=half_squared.value,
         network=network,
+        init_state=init_state if persistent else None,
     )

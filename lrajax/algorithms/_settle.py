@@ -68,7 +68,8 @@ def settle(
 
     if tolerance is None:
         return Settled(
-            jax.lax.fori_loop(0, sweeps, lambda _, s: sweep(s), states), jnp.asarray(sweeps, jnp.int32)
+            jax.lax.fori_loop(0, sweeps, lambda _, s: sweep(s), states),
+            jnp.asarray(sweeps, jnp.int32),
         )
 
     def unsettled(carry):
