@@ -4,7 +4,8 @@ Nothing here is jitted. `jax.jit(make_epoch(...))` compiles an epoch into one pr
 `jax.vmap` of it over a `Run` with a leading axis trains many seeds at once on shared data.
 """
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from lrajax import steps
 from lrajax.base import Algorithm, Batch, Calculations, IndexedBatch, Params, PyTree
+from lrajax.checks import at_least
 from lrajax.data import Examples
 
 # Steps in a pass of an epoch's scan. With two, the second writes its parameters over those that the
@@ -53,7 +55,7 @@ class Best(NamedTuple):
     Attributes:
       params: the parameters as `predict` takes them, the layers' states among them.
       epoch: counted from 1; 0 before the first.
-      valid_error, test_error: in %.
+      valid_error, test_error: in %; 100 before the first.
     """
 
     params: Params
@@ -108,7 +110,7 @@ def init_state(
     key: PRNGKeyArray,
     num_examples: int | None = None,
 ) -> TrainState:
-    """The state before the first step.
+    """The state before the first step; no two of its arrays share a buffer: it may be donated.
 
     Args:
       algo: the rule.
@@ -118,14 +120,13 @@ def init_state(
     """
     params_key, key = jax.random.split(key)
     params = algo.init(params_key)
-    return TrainState(
-        params,
-        optimizer.init(params),
-        key,
-        step=jnp.array(0),
-        rule_state=() if algo.init_state is None else algo.init_state(params, num_examples),
-        layer_states=steps.init_layer_states(algo.network, params.forward) if algo.network else (),
+    rule_state = () if algo.init_state is None else algo.init_state(params, num_examples)
+    layer_states = steps.init_layer_states(algo.network, params.forward) if algo.network else ()
+    # Some optimisers begin with the parameters themselves in their state.
+    opt_state, rule_state, layer_states = _copied(
+        (optimizer.init(params), rule_state, layer_states)
     )
+    return TrainState(params, opt_state, key, jnp.array(0), rule_state, layer_states)
 
 
 def to_predict(state: TrainState) -> Params:
@@ -139,13 +140,16 @@ def init_run(
     key: PRNGKeyArray,
     num_examples: int | None = None,
 ) -> Run:
-    """The run before the first epoch; see `init_state`."""
+    """The run before the first epoch, which may be donated too; see `init_state`."""
     state = init_state(algo, optimizer, key, num_examples)
-    # Copies, so that a caller may donate the run's buffers.
-    params = jax.tree.map(jnp.copy, to_predict(state))
-    errors = jnp.full(2, jnp.inf, jnp.result_type(float))
+    errors = jnp.full(2, 100.0, jnp.result_type(float))
+    params = _copied(to_predict(state))
     best = Best(params, jnp.array(0), valid_error=errors[0], test_error=errors[1])
     return Run(state, jnp.array(0), best, diverged_at=jnp.array(0))
+
+
+def _copied(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, tree)
 
 
 def measure(algo: Algorithm, y: Array, prediction: Array) -> Metrics:
@@ -159,6 +163,10 @@ def make_train_step(
 ) -> Step:
     """One step of a rule under an optax optimiser.
 
+    Optimisers that look at the loss (`optax.contrib.reduce_on_plateau`, `optax.polyak_sgd`,
+    `optax.lbfgs`) are handed the mini-batch's mean loss as `value` and `value_fn`, and the updates
+    as `grad`: take a rule with `reduction="mean"` where the two are compared.
+
     Args:
       algo: the rule.
       optimizer: the optax optimiser.
@@ -167,6 +175,8 @@ def make_train_step(
     Returns:
       A pure function `(state, batch) -> (state, metrics before the update)`.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
+    wanted = _accepted(optimizer.update, ("value", "grad", "value_fn"))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # Numbered rather than split off, so that a rule without noise pays nothing for the key.
@@ -174,7 +184,15 @@ def make_train_step(
         kept = {} if algo.init_state is None else {"state": state.rule_state}
         lambda_ = algo.compute_targets(state.params, batch, key=key, **kept)
         updates = algo.calc_updates(state.params, lambda_)
-        deltas, opt_state = optimizer.update(updates, state.opt_state, state.params)
+        metrics = measure(algo, batch.y, lambda_.z[-1])
+
+        def mean_loss(params: Params) -> Array:
+            whole = steps.recall(params, state.layer_states)
+            return algo.loss(batch.y, algo.predict(whole, batch.x)).mean()
+
+        seen = {"value": metrics.loss, "grad": updates, "value_fn": mean_loss}
+        more = {name: seen[name] for name in wanted}
+        deltas, opt_state = optimizer.update(updates, state.opt_state, state.params, **more)
         params = optax.apply_updates(state.params, deltas)
         states = state.layer_states
         if algo.network:
@@ -184,9 +202,16 @@ def make_train_step(
         )
         if observe is not None:
             state = state._replace(observed=observe(state, lambda_, updates))
-        return state, measure(algo, batch.y, lambda_.z[-1])
+        return state, metrics
 
     return step
+
+
+def _accepted(function: Callable, names: Sequence[str]) -> Sequence[str]:
+    """Those of the names that a function takes; `optax.contrib.sam` says any and takes none."""
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return [name for name in names if takes_any or name in parameters]
 
 
 def to_batch(examples: Examples, rows: Array, num_classes: int, max_pixel: float) -> Batch:
@@ -209,7 +234,11 @@ def make_train_epoch(
     Returns:
       A pure function `(state, examples) -> (state, mean metrics)`, which raises ValueError if the
       set is smaller than a mini-batch.
+
+    Raises:
+      ValueError: `batch_size` is below 1.
     """
+    at_least("batch_size", batch_size, 1)
 
     def train_epoch(state: TrainState, examples: Examples) -> tuple[TrainState, Metrics]:
         size = len(examples.y)
@@ -245,8 +274,15 @@ def evaluate(
     max_pixel: float = 1.0,
     chunk: int = 1000,
 ) -> Metrics:
-    """Loss and error over a whole set, `chunk` examples at a time."""
+    """Loss and error over a whole set, `chunk` examples at a time.
+
+    Raises:
+      ValueError: there are no examples, or `chunk` is below 1.
+    """
+    at_least("chunk", chunk, 1)
     size = len(examples.y)
+    if size == 0:
+        raise ValueError("examples has none: there is no error over an empty set")
     chunk = min(chunk, size)
 
     def of_rows(rows):
@@ -269,13 +305,29 @@ def all_finite(tree: PyTree) -> Array:
     )
 
 
-def select_best(best: Best, params: Params, epoch: Array, metrics: EpochMetrics) -> Best:
-    """Keeps the parameters of lowest validation error; the earlier of equals, never a diverged one.
+def select_best(
+    best: Best, params: Params, epoch: Array, metrics: EpochMetrics, num_valid: int
+) -> Best:
+    """Keeps the parameters of fewest validation mistakes; the earlier of equals.
 
-    The test error is carried along and takes no part in the choice.
+    Parameters that have diverged are never kept. The test error is carried along and takes no part
+    in the choice.
+
+    Args:
+      best: the selection so far.
+      params: at the end of the epoch.
+      epoch: its number, from 1.
+      metrics: its metrics.
+      num_valid: examples in the validation set. A mean over chunks gives one number of mistakes as
+        1.5 % or as 1.50000012 %, so mistakes are compared and not errors.
     """
+
+    def mistakes(error: Array) -> Array:
+        return jnp.round(error * (num_valid / 100))
+
     new = Best(params, epoch, metrics.valid.error, metrics.test.error)
-    better = (new.valid_error < best.valid_error) & all_finite((params, metrics))
+    fewer = (best.epoch == 0) | (mistakes(new.valid_error) < mistakes(best.valid_error))
+    better = fewer & all_finite((params, metrics))
     return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, best)
 
 
@@ -309,7 +361,7 @@ def make_epoch(
 
         metrics = EpochMetrics(train_metrics, measured(valid), measured(test))
         number = run.epoch + 1
-        best = select_best(run.best, params, number, metrics)
+        best = select_best(run.best, params, number, metrics, len(valid.y))
         diverges = (run.diverged_at == 0) & ~all_finite((params, metrics))
         return Run(state, number, best, jnp.where(diverges, number, run.diverged_at)), metrics
 

@@ -195,7 +195,7 @@ MUTATIONS = {
         ],
         [
             (
-                "optimizer.update(updates, state.opt_state, state.params)",
+                "optimizer.update(updates, state.opt_state, state.params, **more)",
                 "optimizer.update(updates, state.opt_state)",
             ),
             ("state.step + 1, lambda_.state", "state.step, lambda_.state"),
@@ -205,8 +205,8 @@ MUTATIONS = {
             ("/ max_pixel", "/ 255"),
             ("a * whole + b * (size - whole)", "a * (size - whole) + b * whole"),
             ("jnp.arange(whole, size)", "jnp.arange(whole + 1, size)"),
-            ("(new.valid_error < best.valid_error)", "(new.valid_error <= best.valid_error)"),
-            ("(new.valid_error < best.valid_error)", "(new.test_error < best.test_error)"),
+            ("(mistakes(new.valid_error) < mis", "(mistakes(new.valid_error) <= mis"),
+            ("(mistakes(new.valid_error) < mis", "(mistakes(new.test_error) < mis"),
             (" & all_finite((params, metrics))", ""),
             ("number = run.epoch + 1", "number = run.epoch"),
             ("(run.diverged_at == 0) & ~all", "~all"),

@@ -64,6 +64,61 @@ def test_an_optimiser_that_decays_weights_is_given_them(key):
     chex.assert_trees_all_close(after.params, jax.tree.map(lambda p: p / 2, state.params))
 
 
+SHARING = {  # optimisers whose state begins with the parameters, or with zeros, shared
+    "prodigy": optax.contrib.prodigy(),
+    "dowg": optax.contrib.dowg(),
+    "cocob": optax.contrib.cocob(),
+    "mechanize": optax.contrib.mechanize(optax.sgd(0.1)),
+    "sam": optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.05), opaque_mode=False),
+}
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_a_run_may_be_donated_whatever_its_optimiser_keeps(name, key):
+    algo, optimizer, step, epoch = made(optimizer=SHARING[name])
+    algo = algo._replace(init=lambda key, rule=algo: reference.make_params(rule))
+    sets = examples(8), examples(6, seed=1), examples(7, seed=2)
+    kept, _ = epoch(training.init_run(algo, optimizer, key), *sets)
+    donated, _ = jax.jit(epoch, donate_argnums=0)(training.init_run(algo, optimizer, key), *sets)
+    chex.assert_trees_all_close(donated.state.params, kept.state.params, rtol=1e-4, atol=1e-6)
+    state = training.init_state(algo, optimizer, key)
+    jax.jit(step, donate_argnums=0)(state, reference.make_batch(NETWORK, 4))
+
+
+LOOKING = {  # optimisers that look at the loss
+    "reduce_on_plateau": optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=1)),
+    "polyak_sgd": optax.polyak_sgd(),
+    "lbfgs": optax.lbfgs(),
+}
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_an_optimiser_that_looks_at_the_loss_is_handed_it(name, key):
+    """Backprop with the mean is the gradient of that loss: optax alone must agree."""
+    algo, optimizer = lrajax.backprop(NETWORK, reduction="mean"), LOOKING[name]
+    batch = reference.make_batch(NETWORK, 7)
+
+    def loss(params):
+        return algo.loss(batch.y, algo.predict(params, batch.x)).mean()
+
+    def alone(params, state):
+        value, grad = jax.value_and_grad(loss)(params)
+        deltas, state = optimizer.update(grad, state, params, value=value, grad=grad, value_fn=loss)
+        return optax.apply_updates(params, deltas), state
+
+    params = reference.make_params(algo)
+    state = training.TrainState(params, optimizer.init(params), key, jnp.array(0))
+    step, alone, opt_state = (
+        jax.jit(training.make_train_step(algo, optimizer)),
+        jax.jit(alone),
+        state.opt_state,
+    )
+    for _ in range(4):
+        state, _ = step(state, batch)
+        params, opt_state = alone(params, opt_state)
+    chex.assert_trees_all_close(state.params.forward, params.forward, rtol=1e-3, atol=1e-5)
+
+
 def test_every_step_gets_a_new_key(key):
     keys = []
     algo = lrajax.backprop(NETWORK)
@@ -126,6 +181,16 @@ def test_a_batch_larger_than_the_set_is_refused(key):
         epoch(training.TrainState(jnp.zeros(5), (), key, jnp.array(0)), examples(5))
 
 
+def test_no_examples_at_all_are_refused(key):
+    with pytest.raises(ValueError, match="batch_size=0 must be a finite number, at least 1"):
+        training.make_train_epoch(counting_step, 0, num_classes=2)
+    algo = lrajax.backprop(NETWORK)
+    with pytest.raises(ValueError, match="examples has none"):
+        training.evaluate(algo, reference.make_params(algo), examples(0), 2)
+    with pytest.raises(ValueError, match="chunk=0"):
+        training.evaluate(algo, reference.make_params(algo), examples(3), 2, chunk=0)
+
+
 def test_to_batch_scales_pixels_and_encodes_labels():
     few = training.Examples(np.array([[0, 255], [51, 102]], np.uint8), np.array([2, 0]))
     batch = training.to_batch(
@@ -151,6 +216,10 @@ def test_evaluate_in_chunks_equals_the_plain_computation(size):
 @pytest.mark.parametrize(
     ("valid_errors", "chosen"),
     [
+        ([1.50000012, 1.5], 1),  # 3 mistakes of 200, both
+        ([1.5, 1.50000012], 1),
+        ([1.5, 1.0], 2),
+        ([100.0, 99.5], 2),
         ([5.0, 3.0, 4.0], 2),
         ([5.0, 3.0, 3.0, 4.0], 2),  # the earlier of equals
         ([5.0, np.nan, 6.0], 1),
@@ -165,7 +234,7 @@ def test_selection_keeps_the_earliest_lowest_and_never_a_diverged_one(valid_erro
         measured = Metrics(jnp.zeros(()), jnp.array(error)), Metrics(0.0, jnp.array(50.0 - epoch))
         params = {"w": jnp.array([epoch, jnp.inf if error == -1 else 1.0])}
         metrics = EpochMetrics(None, *measured)
-        best = training.select_best(best, params, jnp.array(epoch), metrics)
+        best = training.select_best(best, params, jnp.array(epoch), metrics, num_valid=200)
     assert best.epoch == chosen
     assert best.params["w"][0] == chosen
     assert best.valid_error == (valid_errors[chosen - 1] if chosen else np.inf)
