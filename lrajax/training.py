@@ -16,7 +16,7 @@ from jaxtyping import Array, PRNGKeyArray
 from lrajax import steps
 from lrajax.base import Algorithm, Batch, Calculations, IndexedBatch, Params, PyTree
 from lrajax.checks import at_least
-from lrajax.data import Examples
+from lrajax.data import Examples, check_examples
 
 # Steps in a pass of an epoch's scan. With two, the second writes its parameters over those that the
 # first began from, which nothing reads any more; with one, XLA has to copy them in every step.
@@ -214,11 +214,36 @@ def _accepted(function: Callable, names: Sequence[str]) -> Sequence[str]:
     return [name for name in names if takes_any or name in parameters]
 
 
-def to_batch(examples: Examples, rows: Array, num_classes: int, max_pixel: float) -> Batch:
-    """Rows of a set as a float32 batch: pixels divided by `max_pixel`, labels one-hot."""
+Standardize = Callable[[Array], Array]
+Augment = Callable[[PRNGKeyArray, Array], Array]
+
+
+def to_batch(
+    examples: Examples,
+    rows: Array,
+    num_classes: int,
+    max_pixel: float = 1.0,
+    standardize: Standardize | None = None,
+) -> Batch:
+    """Rows of a set as a float32 batch: pixels divided by `max_pixel`, labels one-hot.
+
+    Args:
+      examples: x of any real dtype, y whole numbers.
+      rows: which, int [B].
+      num_classes: labels are in 0 .. num_classes - 1.
+      max_pixel: what pixels are divided by.
+      standardize: what is done to the quotients, as `data.standardizer` makes it.
+
+    Raises:
+      ValueError: other numbers of images and labels; labels, where they have values, outside the
+        classes.
+    """
+    check_examples(examples, num_classes)
     # Arrays of the host, closed over, cannot be indexed by a traced row.
     x, y = (jnp.asarray(part)[rows] for part in examples)
-    return Batch(x.astype(jnp.float32) / max_pixel, jax.nn.one_hot(y, num_classes))
+    x = x.astype(jnp.float32) / max_pixel
+    x = x if standardize is None else standardize(x)
+    return Batch(x, jax.nn.one_hot(y.astype(jnp.int32), num_classes))
 
 
 def make_train_epoch(
@@ -226,10 +251,13 @@ def make_train_epoch(
     batch_size: int,
     num_classes: int,
     max_pixel: float = 1.0,
+    standardize: Standardize | None = None,
+    augment: Augment | None = None,
 ) -> Callable[[TrainState, Examples], tuple[TrainState, Metrics]]:
     """One pass over a shuffled training set, a scan over its mini-batches.
 
-    Examples that do not fill a last mini-batch are left out; they differ from epoch to epoch.
+    Examples that do not fill a last mini-batch are left out; they differ from epoch to epoch. The
+    arguments are `make_epoch`'s.
 
     Returns:
       A pure function `(state, examples) -> (state, mean metrics)`, which raises ValueError if the
@@ -247,10 +275,15 @@ def make_train_epoch(
             raise ValueError(f"batch_size={batch_size} exceeds the training set of {size} examples")
         shuffle_key, key = jax.random.split(state.key)
         rows = jax.random.permutation(shuffle_key, size)[: num_batches * batch_size]
+        # 2, for a split makes its keys as `fold_in` does, of 0 and 1. One for each mini-batch.
+        keys = augment and jax.random.split(jax.random.fold_in(state.key, 2), num_batches)
         has_state = bool(jax.tree.leaves(state.rule_state))
 
-        def step_on(state: TrainState, rows: Array):
-            batch = to_batch(examples, rows, num_classes, max_pixel)
+        def step_on(state: TrainState, xs: tuple[Array, PRNGKeyArray | None]):
+            rows, key = xs
+            batch = to_batch(examples, rows, num_classes, max_pixel, standardize)
+            if augment:
+                batch = batch._replace(x=augment(key, batch.x))
             return step(state, IndexedBatch(*batch, rows) if has_state else batch)
 
         # Only the row numbers are shuffled: gathering a mini-batch at a time, inside the scan,
@@ -258,7 +291,7 @@ def make_train_epoch(
         state, metrics = jax.lax.scan(
             step_on,
             state._replace(key=key),
-            rows.reshape(num_batches, batch_size),
+            (rows.reshape(num_batches, batch_size), keys),
             unroll=UNROLL,
         )
         return state, jax.tree.map(jnp.mean, metrics)
@@ -272,6 +305,7 @@ def evaluate(
     examples: Examples,
     num_classes: int,
     max_pixel: float = 1.0,
+    standardize: Standardize | None = None,
     chunk: int = 1000,
 ) -> Metrics:
     """Loss and error over a whole set, `chunk` examples at a time.
@@ -286,7 +320,7 @@ def evaluate(
     chunk = min(chunk, size)
 
     def of_rows(rows):
-        batch = to_batch(examples, rows, num_classes, max_pixel)
+        batch = to_batch(examples, rows, num_classes, max_pixel, standardize)
         return measure(algo, batch.y, algo.predict(params, batch.x))
 
     whole = size - size % chunk
@@ -337,6 +371,8 @@ def make_epoch(
     batch_size: int,
     num_classes: int,
     max_pixel: float = 1.0,
+    standardize: Standardize | None = None,
+    augment: Augment | None = None,
 ) -> Callable[[Run, Examples, Examples, Examples], tuple[Run, EpochMetrics]]:
     """A whole epoch: training, validation and test error, selection.
 
@@ -346,18 +382,21 @@ def make_epoch(
       batch_size: examples in a mini-batch.
       num_classes: classes that the labels are one-hot over.
       max_pixel: what pixels are divided by.
+      standardize: what is done to the quotients of every batch, as `data.standardizer` makes it.
+      augment: what is done to the x of training batches after that, with a key of the run and the
+        mini-batch's own, as `data.augmentation` makes it.
 
     Returns:
       A pure function `(run, train, valid, test) -> (run, metrics)`.
     """
-    train_epoch = make_train_epoch(step, batch_size, num_classes, max_pixel)
+    train_epoch = make_train_epoch(step, batch_size, num_classes, max_pixel, standardize, augment)
 
     def epoch(run: Run, train: Examples, valid: Examples, test: Examples):
         state, train_metrics = train_epoch(run.state, train)
         params = to_predict(state)
 
         def measured(examples):
-            return evaluate(algo, params, examples, num_classes, max_pixel)
+            return evaluate(algo, params, examples, num_classes, max_pixel, standardize)
 
         metrics = EpochMetrics(train_metrics, measured(valid), measured(test))
         number = run.epoch + 1

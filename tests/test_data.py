@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 from lrajax import data
+from lrajax.data import idx
+from lrajax.data.split import stratified
 
-FILES = tuple(data._IDX_SETS["mnist"].md5)
+FILES = tuple(idx.SETS["mnist"].md5)
 
 
 def idx_bytes(array, type_code=0x08):
@@ -143,9 +145,7 @@ def test_mnist(mnist):
 
 def test_mnist_parts_are_the_official_rows_in_order(mnist, real_data):
     images = data.read_idx(real_data / "mnist" / f"{FILES[0]}.gz").reshape(60000, 784)
-    kept, held_out = data._stratified(
-        data.read_idx(real_data / "mnist" / f"{FILES[1]}.gz"), 2000, 0
-    )
+    kept, held_out = stratified(data.read_idx(real_data / "mnist" / f"{FILES[1]}.gz"), 2000, 0)
     np.testing.assert_array_equal(np.sort(np.concatenate([kept, held_out])), np.arange(60000))
     assert np.all(np.diff(kept) > 0)
     assert np.all(np.diff(held_out) > 0)
@@ -230,7 +230,7 @@ def test_gz_bomb_is_not_unpacked(tmp_path, monkeypatch):
             unpacked.append(len(chunk))
             return chunk
 
-    monkeypatch.setattr(data.gzip, "GzipFile", Counting)
+    monkeypatch.setattr(idx.gzip, "GzipFile", Counting)
     with pytest.raises(data.DataError, match="holds more"):
         data.read_idx(tmp_path / "bomb")
     assert sum(unpacked) == 8 + (1 << 20) + 1
@@ -298,8 +298,8 @@ def tiny_set(tmp_path, monkeypatch):
 
 def adopt(monkeypatch, arrays):
     """Makes the MD5 sums of `arrays` the official ones."""
-    md5 = {file: data._md5(array) for file, array in zip(FILES, arrays, strict=True)}
-    monkeypatch.setitem(data._IDX_SETS, "mnist", data._IDX_SETS["mnist"]._replace(md5=md5))
+    md5 = {file: idx.md5_of(array) for file, array in zip(FILES, arrays, strict=True)}
+    monkeypatch.setitem(idx.SETS, "mnist", idx.SETS["mnist"]._replace(md5=md5))
 
 
 def test_plain_zipped_and_recompressed_copies_agree(tiny_set):
@@ -398,9 +398,9 @@ def serve(monkeypatch):
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
-        source = data._IDX_SETS["mnist"]._replace(url=f"http://127.0.0.1:{server.server_port}/")
-        monkeypatch.setitem(data._IDX_SETS, "mnist", source)
-        monkeypatch.setattr(data, "_idx_builder", data._idx_builder.__wrapped__)
+        source = idx.SETS["mnist"]._replace(url=f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setitem(idx.SETS, "mnist", source)
+        monkeypatch.setattr(data.tfds, "official_builder", data.tfds.official_builder.__wrapped__)
 
     yield start
     for server in servers:
@@ -422,7 +422,7 @@ def test_prepared_once_needs_no_network(tfds, serve, tiny_set, monkeypatch):
     assert_equal(downloaded, data.load("mnist", folder, valid_size=10))
     monkeypatch.setattr(socket, "create_connection", refuse)
     assert_equal(downloaded, data.load("mnist", valid_size=10))
-    assert "lrajax_idx" not in tfds.list_builders(with_community_datasets=False)
+    assert "lrajax_official" not in tfds.list_builders(with_community_datasets=False)
     # What is prepared is checked as well: the records of a changed set are not taken for MNIST.
     adopt(monkeypatch, [arrays[0] ^ 1, *arrays[1:]])
     with pytest.raises(data.DataError, match="MD5"):
@@ -446,7 +446,7 @@ def refuse(*_, **__):
 
 def test_download_that_fails_after_the_probe(tfds, serve, tiny_set, monkeypatch):
     folder, _ = tiny_set
-    (folder / f"{FILES[1]}.gz").write_bytes(b"x")  # the probed file
+    (folder / f"{FILES[-1]}.gz").write_bytes(b"x")  # the probed file
     serve(folder)
     # In TFDS's place, for its threads would go on retrying after the test.
     monkeypatch.setattr(tfds.download.DownloadManager, "download", refuse)
@@ -471,7 +471,7 @@ def hang(*_, **__):
 
 def test_network_that_never_answers(tfds, monkeypatch):
     monkeypatch.setattr(socket, "create_connection", hang)
-    monkeypatch.setattr(data, "_PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(data.tfds, "PROBE_SECONDS", 0.2)
     start = time.monotonic()
     with pytest.raises(data.DataError, match="no answer"):
         data.load("mnist")
@@ -482,22 +482,41 @@ def test_network_that_never_answers(tfds, monkeypatch):
 def test_real_network_answers_within_bounds(name):
     start = time.monotonic()
     try:
-        data._require_network(name)
+        data.tfds.require_network(name)
     except data.DataError:
         assert time.monotonic() - start < 10
     else:
         pytest.skip("the network is there")
 
 
-def test_unknown_names(tfds, tmp_path):
-    for name in ("minst", "Digits", "", "mnist/", "../mnist", "huggingface:mnist", "a/b=1"):
+def test_unknown_names(tfds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("minst", "", "../minst", "huggingface:mnist", "a/b=1"):
         with pytest.raises(data.DataError, match=r"unknown --dataset=.*digits, mnist") as error:
             data.load(name)
         one_line(error)
     with pytest.raises(data.DataError, match=r"nearest: .*mnist"):
         data.load("minst")
-    with pytest.raises(data.DataError, match=r"cifar10 is not prepared.*tfds build cifar10"):
-        data.load("cifar10", tmp_path)
+    with pytest.raises(data.DataError, match=r"svhn_cropped is not prepared.*tfds build svhn_"):
+        data.load("svhn_cropped", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MNIST", "mnist"),
+        ("mnist/", "mnist"),
+        ("Digits", "digits"),
+        ("fashion-mnist", "fashion_mnist"),
+        ("FashionMNIST", "fashion_mnist"),
+        ("CIFAR-10", "cifar10"),
+        ("Cifar100", "cifar100"),
+    ],
+)
+def test_a_set_spelt_otherwise_is_named(name, meant):
+    with pytest.raises(data.DataError, match=f"did you mean {meant}") as error:
+        data.load(name)
+    one_line(error)
 
 
 def prepare_images(tfds, folder, images, labels, *, label="label", feature=None):
@@ -576,7 +595,7 @@ def test_unfit_prepared_sets(tfds, tmp_path):
     prepare_images(tfds, tmp_path / "a", COLOURED, KINDS, label="kind")
     with pytest.raises(data.DataError, match="features image and label"):
         data.load("tiny_images", tmp_path / "a")
-    prepare_images(tfds, tmp_path / "b", COLOURED[:, 0, 0], KINDS)
+    prepare_images(tfds, tmp_path / "b", COLOURED[:, None], KINDS)
     with pytest.raises(data.DataError, match="not one shape"):
         data.load("tiny_images", tmp_path / "b")
     ragged = [image[: 1 + i % 4] for i, image in enumerate(COLOURED)]

@@ -361,7 +361,7 @@ def test_rate_follows_the_schedule_and_weights_alone_decay_by_it(schedule, rates
     scale = cells.Scale(seeds=(0,), width=3, epochs=2)
     changes = {"opt": "adam", "lr": 0.5, "schedule": schedule, "weight_decay": 0.1}
     settings = scale.settings(algo, "digits", 2, **changes)
-    params = settings.make_algorithm(16, 2, {}).init(jax.random.key(0))
+    params = settings.make_algorithm((4, 4), 2, {}).init(jax.random.key(0))
     optimizer = settings.make_optimizer({}, steps=4)
     state = optimizer.init(params)
     gradients = jax.tree.map(jnp.ones_like, params)

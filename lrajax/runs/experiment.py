@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 
 import lrajax
 from lrajax import checkpoint, diagnostics, training
-from lrajax.data import Dataset, Examples
+from lrajax.data import Dataset, Examples, augmentation, check_examples
 from lrajax.runs import placement
 from lrajax.runs.settings import Settings
 
@@ -70,7 +70,7 @@ class Experiment:
         num_devices: int | None = None,
         check_finite: bool = False,
     ):
-        """Raises ValueError if the mini-batch fits neither the training set nor the devices.
+        """Raises ValueError if data, settings and devices do not fit together.
 
         Args:
           settings: of the runs.
@@ -84,12 +84,17 @@ class Experiment:
                 f"batch_size={settings.batch_size} exceeds the training set: "
                 f"choose at most {size} for {dataset.name}"
             )
+        for part in ("train", "valid", "test"):
+            check_examples(getattr(dataset, part), dataset.num_classes, f"{dataset.name}: {part}")
         self.settings = settings
         self.check_finite = check_finite
         self.num_examples = size
         self.batches = size // settings.batch_size
-        self.shape = (dataset.train.x.shape[1], dataset.num_classes)
-        self.scale = {"num_classes": dataset.num_classes, "max_pixel": dataset.max_pixel}
+        self.shape = (dataset.image_shape, dataset.num_classes)
+        self.scale = settings.scale(dataset)
+        self.augment = (
+            augmentation(settings.augment, dataset.image_shape) if settings.augment else None
+        )
         runs = settings.runs()
         self.placement = placement.place(num_devices, len(runs), settings.batch_size)
         sets = Sets(dataset.train, dataset.valid, dataset.test)
@@ -174,7 +179,9 @@ class Experiment:
         def step(state, batch):
             return train_step(state, self.placement.split(batch))
 
-        epoch = training.make_epoch(algo, step, self.settings.batch_size, **self.scale)
+        epoch = training.make_epoch(
+            algo, step, self.settings.batch_size, **self.scale, augment=self.augment
+        )
         run, metrics = epoch(run, *sets)
         if not self.check_finite:
             return run, (metrics, run.diverged_at, jnp.zeros(0, int))

@@ -245,7 +245,12 @@ def optimizer_of(settings: Mapping[str, Any]) -> str:
 
 def _completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A file's settings, with the defaults of those that are younger than the file."""
-    return {**{field.name: field.default for field in dataclasses.fields(Settings)}, **settings}
+    known = {
+        field.name: field.default
+        for field in dataclasses.fields(Settings)
+        if field.default is not dataclasses.MISSING
+    }
+    return {**_plain(known), **settings}
 
 
 def rounded(values: Any, decimals: int = 4) -> Any:

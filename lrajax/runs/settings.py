@@ -4,17 +4,18 @@ import dataclasses
 import functools
 import inspect
 import itertools
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import optax
 
 import lrajax
-from lrajax import initializers, layers, networks
+from lrajax import data, initializers, layers, networks
 from lrajax.checks import at_least, between, one_of, positive
 from lrajax.compose import split
+from lrajax.data import Dataset
+from lrajax.data.augment import check_names
 from lrajax.networks import NETWORKS
 from lrajax.runs import presets
 
@@ -53,6 +54,8 @@ class Settings:
       schedule: "constant", or "cosine": λ falls from `lr` to 0 over the run.
       weight_decay: share λ × `weight_decay` by which W, and an E that is learned, shrink at every
         step, >= 0, apart from what the optimiser makes of the updates (as in AdamW).
+      augment: what is done to training images at random, keys of `lrajax.data.AUGMENTATIONS`.
+      standardize: whether images are standardised by channel; None where they have colours.
     """
 
     algo: str
@@ -72,6 +75,8 @@ class Settings:
     network: str = "mlp"
     schedule: str = "constant"
     weight_decay: float = 0.0
+    augment: tuple[str, ...] = ()
+    standardize: bool | None = None
 
     def __post_init__(self):
         """Raises ValueError, naming the flag and the remedy, for settings that cannot be run."""
@@ -79,6 +84,7 @@ class Settings:
         one_of("network", self.network, NETWORKS)
         one_of("schedule", self.schedule, SCHEDULES)
         at_least("weight_decay", self.weight_decay, 0)
+        check_names(self.augment)
         fixed = [name for name, size in network_sizes(self.network).items() if size is None]
         if self.algo == "equil_prop" and self.activation != "tanh":
             raise ValueError(
@@ -100,7 +106,7 @@ class Settings:
         for combination in itertools.product(*self.sweep.values()):
             values = dict(zip(self.sweep, combination, strict=True))
             positive("lr", values.get("lr", self.lr))
-            self.make_algorithm(SMALLEST_SIDE**2, 2, values)
+            self.make_algorithm((SMALLEST_SIDE, SMALLEST_SIDE), 2, values)
 
     def runs(self) -> list[dict[str, float]]:
         """Seed and swept values of every run."""
@@ -112,32 +118,40 @@ class Settings:
         """The swept values of a run, without its seed."""
         return {name: run[name] for name in self.sweep}
 
-    def make_network(self, n_inputs: int, num_classes: int) -> lrajax.Network:
-        """The network.
+    def scale(self, dataset: Dataset) -> dict[str, Any]:
+        """What `training` takes to turn the set's bytes into batches."""
+        colour = data.is_colour(dataset.image_shape)
+        standardized = colour if self.standardize is None else self.standardize
+        return {
+            "num_classes": dataset.num_classes,
+            "max_pixel": dataset.max_pixel,
+            "standardize": data.standardizer(dataset) if standardized else None,
+        }
+
+    def make_network(self, image_shape: Sequence[int], num_classes: int) -> lrajax.Network:
+        """The network for images (H, W) or (H, W, C), or features (n_features,).
 
         Raises:
-          ValueError: it takes images, and the inputs are not a square grey one.
+          ValueError: it takes images, and the inputs are none, or too small.
         """
-        side = math.isqrt(n_inputs)
-        square = side**2 == n_inputs and side >= SMALLEST_SIDE
-        if self.network in networks.FOR_IMAGES and not square:
+        image = len(image_shape) > 1 and min(image_shape[:2]) >= SMALLEST_SIDE
+        if self.network in networks.FOR_IMAGES and not image:
             raise ValueError(
-                f"network={self.network} takes square grey images, at least "
-                f"{SMALLEST_SIDE} × {SMALLEST_SIDE}, not {n_inputs} inputs: choose mlp or resmlp"
+                f"network={self.network} takes images, at least {SMALLEST_SIDE} × {SMALLEST_SIDE}, "
+                f"not inputs of shape {tuple(image_shape)}: choose mlp or resmlp"
             )
         sizes = {"hidden_layers": self.hidden_layers, "width": self.width}
         given = {name: size for name, size in sizes.items() if size is not None}
-        image_shape = (side, side) if square else (n_inputs,)
         # Units that fire with a probability answer with it where nothing is drawn.
         activation = "sigmoid" if self.activation == BERNOULLI else self.activation
         make = NETWORKS[self.network]
         return make(image_shape, num_classes, activation=activation, **given)
 
     def make_algorithm(
-        self, n_inputs: int, num_classes: int, values: Mapping[str, Any]
+        self, image_shape: Sequence[int], num_classes: int, values: Mapping[str, Any]
     ) -> lrajax.Algorithm:
         """The rule on its network, with swept values that may be traced."""
-        network = self.make_network(n_inputs, num_classes)
+        network = self.make_network(image_shape, num_classes)
         arguments = {
             name: initializers.parse(value, name) if name.endswith("_init") else value
             for name, value in self.hyperparameters.items()
@@ -148,12 +162,12 @@ class Settings:
             return make(network)
         return lrajax.stochastic(lambda key: make(_firing(network, key)))
 
-    def make_reference(self, n_inputs: int, num_classes: int) -> lrajax.Algorithm:
+    def make_reference(self, image_shape: Sequence[int], num_classes: int) -> lrajax.Algorithm:
         """Backprop on the same network, through a surrogate's slope where it has none."""
         activation = SURROGATES.get(self.activation, self.activation)
         changes = {"algo": "backprop", "activation": activation, "hyperparameters": {}, "sweep": {}}
         reference = dataclasses.replace(self, **changes)
-        return reference.make_algorithm(n_inputs, num_classes, {})
+        return reference.make_algorithm(image_shape, num_classes, {})
 
     def make_optimizer(self, values: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
         """The optax optimiser of a run of so many steps; a swept learning rate may be traced."""

@@ -25,7 +25,16 @@ Trains a network with one learning rule.
 GROUPS = {
     "What to train": ("algo", "network", "hidden_layers", "width", "activation"),
     "How": ("opt", "lr", "schedule", "weight_decay"),
-    "On what": ("dataset", "data_dir", "valid_size", "split_seed", "batch_size", "epochs"),
+    "On what": (
+        "dataset",
+        "data_dir",
+        "augment",
+        "standardize",
+        "valid_size",
+        "split_seed",
+        "batch_size",
+        "epochs",
+    ),
     "How often, and where to": ("seed", "num_seeds", "out_dir", "checkpoint_every"),
     "Settings of the rules (of some rules only; --list shows whose)": (),
     "The machine": (),
@@ -64,16 +73,20 @@ def list_text() -> str:
         _entry(name, f"default --lr={presets.LEARNING_RATES[name]:g}")
         for name in presets.OPTIMIZERS
     )
-    folder = f"from the IDX files in --data_dir or {data.ENV_DATA_DIR}, or else downloaded"
+    folder = f"from its files in --data_dir or {data.ENV_DATA_DIR}, or else downloaded"
     sets = (
         _entry(name, "embedded, no download" if name == "digits" else folder) for name in data.NAMES
     )
-    other = _entry("(another)", "an image-classification set prepared by tensorflow-datasets")
+    other = (
+        _entry("FILE.npz", "x and y, or x_train, y_train, x_test and y_test"),
+        _entry("(a folder)", "of IDX files with any names"),
+        _entry("(another)", "an image-classification set prepared by tensorflow-datasets"),
+    )
     sections = {
         "Rules, --algo": map(_rule, lrajax.ALGORITHMS),
         "Networks, --network": map(_network, NETWORKS),
         "Optimisers, --opt": optimizers,
-        "Data sets, --dataset": (*sets, other),
+        "Data sets, --dataset": (*sets, *other),
     }
     return "\n\n".join(f"{title}:\n" + "\n".join(lines) for title, lines in sections.items())
 

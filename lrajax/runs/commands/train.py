@@ -35,10 +35,20 @@ LR = flags.DEFINE_list(
     "lr", None, "learning rate; default: the rule's preset, or the paper's for --opt"
 )
 DATASET = flags.DEFINE_string(
-    "dataset", "digits", "digits (embedded), mnist, fashion_mnist or a prepared TFDS set"
+    "dataset",
+    "digits",
+    "digits (embedded), a name of --list, FILE.npz or a folder of IDX files",
 )
 DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder of IDX files, or TFDS's; default: LRAJAX_DATA_DIR, then TFDS's own"
+    "data_dir",
+    None,
+    "folder of the set's files, or TFDS's; default: LRAJAX_DATA_DIR, then TFDS's own",
+)
+AUGMENT = flags.DEFINE_list(
+    "augment", [], f"of training images, with commas: {', '.join(data.AUGMENTATIONS)}"
+)
+STANDARDIZE = flags.DEFINE_bool(
+    "standardize", None, "images by channel; default: those with colours"
 )
 VALID_SIZE = flags.DEFINE_integer("valid_size", None, "examples held out for validation")
 SPLIT_SEED = flags.DEFINE_integer("split_seed", 0, "seed of the validation split")
@@ -155,6 +165,8 @@ def settings_from_flags() -> runs.Settings:
         split_seed=SPLIT_SEED.value,
         schedule=SCHEDULE.value,
         weight_decay=WEIGHT_DECAY.value,
+        augment=tuple(AUGMENT.value),
+        standardize=STANDARDIZE.value,
     )
 
 

@@ -44,7 +44,8 @@ class Probe:
 
     def __init__(self, settings: Settings, dataset: Dataset, values: Mapping[str, float]):
         """Compiles nothing yet; `values` are the setting's swept values."""
-        shape = (dataset.train.x.shape[1], dataset.num_classes)
+        shape = (dataset.image_shape, dataset.num_classes)
+        self.scale = settings.scale(dataset)
         self.dataset = dataset
         self.algo = settings.make_algorithm(*shape, values)
         self.backprop = settings.make_reference(*shape)
@@ -77,7 +78,7 @@ class Probe:
 
     def _batch(self, examples: Examples) -> lrajax.Batch:
         rows = jnp.arange(len(examples.y))
-        return training.to_batch(examples, rows, self.dataset.num_classes, self.dataset.max_pixel)
+        return training.to_batch(examples, rows, **self.scale)
 
     def _measures(self, params: lrajax.Params, batch: lrajax.Batch, test: lrajax.Batch) -> Measures:
         key = jax.random.key(0)  # the same noise for every run, so that they can be compared
