@@ -6,7 +6,7 @@ docs/evidence/ says on what evidence rates and scales differ from the presets.
 from collections.abc import Callable, Iterator
 
 from lrajax.runs.settings import SURROGATES
-from paper import cells, probes
+from paper import cells, probes, statements
 from paper.cells import Cell, Scale
 
 FALLING = {"opt": "adam", "lr": 0.001, "schedule": "cosine"}
@@ -23,7 +23,7 @@ DEEP_OTHERS = {
     "rfa": ORTHOGONAL,
     "dfa": ORTHOGONAL,
     "dtp": ORTHOGONAL,
-    "dtp_sigma": ORTHOGONAL,
+    "dtp_sigma": {**cells.CORRUPTED, **ORTHOGONAL},
     "rec_lra": {"lr": DEEP_RATE, **DEEP},
     "kolen_pollack": {"lr": 0.0003, **ORTHOGONAL},
     "sign_symmetric": {"lr": 0.0003, **ORTHOGONAL},
@@ -129,15 +129,19 @@ def activations(scale: Scale) -> Iterator[Cell]:
 def robustness(scale: Scale) -> Iterator[Cell]:
     """Networks that three rules trained on Fashion-MNIST, attacked afterwards (`probes`)."""
     for algo in ("backprop", "lra_e", "dtp_sigma"):
-        settings = scale.settings(algo, "fashion_mnist", 3, seeds=3, epochs=20)
+        reading = cells.CORRUPTED if algo == "dtp_sigma" else {}
+        settings = scale.settings(algo, "fashion_mnist", 3, seeds=3, epochs=20, **reading)
         yield Cell("robustness", algo, settings, probes.ATTACKS)
 
 
 def precision(scale: Scale) -> Iterator[Cell]:
     """Products of bfloat16 operands beside float32 ones, on MNIST."""
     for algo in ("backprop", "lra_e", "dtp_sigma"):
+        reading = cells.CORRUPTED if algo == "dtp_sigma" else {}
         for kind, network in (("float32", "mlp"), ("bfloat16", "mlp_bfloat16")):
-            settings = scale.settings(algo, "mnist", 3, seeds=3, epochs=20, network=network)
+            settings = scale.settings(
+                algo, "mnist", 3, seeds=3, epochs=20, network=network, **reading
+            )
             yield Cell("precision", f"{algo}-{kind}", settings)
 
 
@@ -149,4 +153,4 @@ TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
     "robustness": robustness,
     "precision": precision,
 }
-ALL_TARGETS = {**cells.TARGETS, **TARGETS}
+ALL_TARGETS = {**cells.TARGETS, **statements.TARGETS, **TARGETS}

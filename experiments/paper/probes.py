@@ -19,6 +19,9 @@ from lrajax.steps import forward
 
 BATCHES = 40  # mini-batches of 50 validation examples that an epoch's angles are averaged over
 
+EVERY = 20  # steps from one look at a training to the next
+LOOKS = 10  # mini-batches of validation examples that such a look averages over
+
 Measure = Callable[[lrajax.Params], dict[str, Any]]  # of all runs' parameters, ready for JSON
 
 
@@ -62,6 +65,68 @@ def angles(experiment: Experiment) -> Measure:
 
     over_runs = jax.jit(jax.vmap(probe))
     return lambda params: jax.tree.map(records.rounded, over_runs(params))
+
+
+def by_step(experiment: Experiment) -> dict[str, Any]:
+    """What the steps of a training do, every `EVERY` mini-batches from the start on.
+
+    The experiment's runs from their start through as many epochs, shuffled in another order.
+
+    Returns:
+      Lists over the runs, then over the moments: "angle" to backprop's update over all layers,
+      "hidden_angle" without the output's, which is 0 in every rule; "layer_angles" [n_layers];
+      "output_loss" V_L, "internal" discrepancy (without V_L), per example; "feedback_angles"
+      between E and Wᵀ [n_feedback]; of DTP also "sigma" [n_decoders], the standard deviation of the
+      noise. All are means over validation examples.
+    """
+    settings, sets = experiment.settings, experiment.sets
+    algo, optimizer = experiment.make({})
+    network, size = settings.make_network(*experiment.shape), settings.batch_size
+    backprop = lrajax.backprop(network, reduction="sum")
+    train_step = training.make_train_step(algo, optimizer)
+    seen = jnp.arange(LOOKS * size).reshape(LOOKS, size) % len(sets.valid.y)
+
+    def of_batch(params, rows):
+        batch = training.to_batch(sets.valid, rows, **experiment.scale)
+        lambda_ = algo.compute_targets(params, batch, key=jax.random.key(0))
+        updates = algo.calc_updates(params, lambda_)
+        reference = backprop.calc_updates(params, backprop.compute_targets(params, batch))
+        output_loss = algo.loss(batch.y, lambda_.z[-1]).mean()
+        total = diagnostics.total_discrepancy(network, lambda_).mean()
+        found = {
+            "angle": diagnostics.update_angle(updates, reference),
+            "hidden_angle": diagnostics.angle(updates.forward[:-1], reference.forward[:-1]),
+            "layer_angles": diagnostics.layer_angles(updates, reference),
+            "output_loss": output_loss,
+            "internal": total - output_loss,
+        }
+        if settings.algo.startswith("dtp"):
+            noise = [c.corrupted - z for c, z in zip(lambda_.aux, lambda_.z[:-2], strict=True)]
+            found["sigma"] = jnp.stack([n.std() for n in noise])
+        return found
+
+    def look(params):
+        values = jax.lax.map(lambda rows: of_batch(params, rows), seen)
+        found = jax.tree.map(lambda v: v.mean(axis=0), values)
+        return {**found, "feedback_angles": diagnostics.feedback_angles(params)}
+
+    def one_step(state, rows):
+        return train_step(state, training.to_batch(sets.train, rows, **experiment.scale))
+
+    def stretch(state, rows):
+        before = look(state.params)
+        return jax.lax.scan(one_step, state, rows)[0], before
+
+    def run(state):
+        keys = jax.random.split(state.key, settings.epochs)
+        orders = [jax.random.permutation(key, len(sets.train.y)) for key in keys]
+        stretches = sum(map(len, orders)) // (EVERY * size)
+        rows = jnp.concatenate(orders)[: stretches * EVERY * size]
+        state, found = jax.lax.scan(stretch, state, rows.reshape(stretches, EVERY, size))
+        return jax.tree.map(lambda v, last: jnp.append(v, last[None], 0), found, look(state.params))
+
+    found = jax.jit(jax.vmap(run))(experiment.start().state)
+    return {"every": EVERY, **jax.tree.map(lambda v: records.rounded(v, 5), found)}
 
 
 def first(experiment: Experiment, examples: Examples, size: int) -> lrajax.Batch:
@@ -193,6 +258,7 @@ def attacked(experiment: Experiment, params: lrajax.Params) -> dict[str, list]:
 
 
 NOTHING = Probe()
+STEPS = Probe(final=lambda experiment, *_: {"steps": by_step(experiment)})
 ANGLES = Probe(
     angles, lambda experiment, _, measure: {"start": measure(experiment.start().state.params)}
 )

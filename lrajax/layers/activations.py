@@ -68,6 +68,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "hard_tanh": jax.nn.hard_tanh,
     "relu": jax.nn.relu,
     "softplus": jax.nn.softplus,
+    "sine": jnp.sin,
     "identity": identity,
     "softmax": jax.nn.softmax,
     "sign": jnp.sign,

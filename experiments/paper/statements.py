@@ -1,0 +1,84 @@
+"""Short cells for what the paper says in passing: one a statement, as small as shows it.
+
+They are not the tables: seeds and epochs are few, and a difference counts if it exceeds the spread.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from paper import cells, probes
+from paper.cells import Cell, Scale
+
+BETAS = (0.01, 0.03, 0.1, 0.3, 1.0)
+GAMMAS = (0.0, 0.5, 0.9)  # beside the default, 1
+CAUCHY_BETAS = (0.2, 0.4, 0.6)  # where both losses learn
+WIDTHS = (240, 256, 512)
+FEEDBACK_INITS = ("glorot", "orthogonal", "gaussian:0.05")
+
+
+def steps(scale: Scale) -> Iterator[Cell]:
+    """Figure 1 within the first epochs, with both readings of the scale of E and of equation 11."""
+    slower = {"lr": 0.003}
+    for name, algo, changes in (
+        ("lra_e", "lra_e", {}),
+        ("lra_e-small_e", "lra_e", {"e_init": "gaussian:0.05"}),
+        ("dfa", "dfa", {}),
+        ("dtp_sigma", "dtp_sigma", slower),
+    ):
+        settings = scale.settings(algo, "fashion_mnist", 3, seeds=3, epochs=3, opt="sgd", **changes)
+        yield Cell("steps", name, settings, probes.STEPS)
+
+
+def sigma(scale: Scale) -> Iterator[Cell]:
+    """σ of every layer of 8 over the first steps, under both readings of equation 11."""
+    for name, changes in (("target", {}), ("corrupted", cells.CORRUPTED)):
+        settings = scale.settings("dtp_sigma", "mnist", 8, seeds=2, epochs=3, **changes)
+        yield Cell("sigma", name, settings, probes.STEPS)
+
+
+def digits(scale: Scale) -> Iterator[Cell]:
+    """Sensitivity and negative controls on the digits, 40 epochs, 3 layers."""
+
+    def cell(name: str, algo: str = "lra_e", **changes: Any) -> Cell:
+        return Cell("digits", name, scale.settings(algo, "digits", 3, epochs=40, **changes))
+
+    for beta in BETAS:
+        yield cell(f"beta-{beta:g}", beta=beta)
+    for gamma in GAMMAS:
+        yield cell(f"gamma-{gamma:g}", gamma=gamma)
+    for derivative in (True, False):
+        version = "v1" if derivative else "v2"
+        for activation in ("tanh", "sine"):
+            yield cell(f"{activation}-{version}", activation=activation, derivative=derivative)
+    for algo in ("rfa", "dfa"):
+        for init in FEEDBACK_INITS:
+            inits = {"w_init": init, "e_init": init}
+            yield cell(f"{algo}-{init.partition(':')[0]}", algo, **inits)
+    for opt, lr in (("sgd", 0.01), ("sgd", 0.003), ("sgd", 0.001), ("rmsprop", 0.001)):
+        yield cell(f"dtp-{opt}-{lr:g}", "dtp", opt=opt, lr=lr)
+
+
+def cauchy(scale: Scale) -> Iterator[Cell]:
+    """Sparsity under either local loss where both learn: 3 layers on MNIST, 5 epochs."""
+    for beta in CAUCHY_BETAS:
+        for loss in ("gaussian", "cauchy"):
+            settings = scale.settings(
+                "lra_e", "mnist", 3, seeds=2, epochs=5, beta=beta, local_loss=loss
+            )
+            yield Cell("cauchy", f"{loss}-{beta:g}", settings, probes.SPARSITY)
+
+
+def widths(scale: Scale) -> Iterator[Cell]:
+    """DTP with 7 hidden layers of several widths on MNIST, 3 epochs."""
+    for width in WIDTHS:
+        settings = scale.settings("dtp", "mnist", 7, seeds=2, epochs=3, width=width)
+        yield Cell("widths", f"dtp-{width}", settings)
+
+
+TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
+    "steps": steps,
+    "sigma": sigma,
+    "digits": digits,
+    "cauchy": cauchy,
+    "widths": widths,
+}
