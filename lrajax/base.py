@@ -108,8 +108,9 @@ class Layer(NamedTuple):
       pre: `(theta, z_below) -> h`, the pre-activity. Affine in theta: linear, but for what needs
         no parameters, such as a skip connection.
       post: `h -> z`, the post-activity.
-      feedback: `(e, error) -> displacement`, affine in e and linear in the error; with `e` holding
-        the forward weights it is the transpose of `pre`'s derivative with respect to `z_below`.
+      feedback: `(e, z_below, error) -> displacement`, linear in the error: the transpose of `pre`'s
+        derivative with respect to `z_below`, with e in the place of theta. None, the default, has
+        it derived; write it where it can be done faster.
       init_state: `theta -> state`, before the first step; `()` of a layer that keeps none.
       remember: `(theta, state, z_below) -> state`, after a mini-batch: the same for each of its
         examples, so a mean over the mapped axis `layers.EXAMPLES`.
@@ -121,7 +122,7 @@ class Layer(NamedTuple):
     init_feedback: Callable[[PRNGKeyArray, Initializer], PyTree]
     pre: Callable[[PyTree, Array], Array]
     post: Callable[[Array], Array]
-    feedback: Callable[[PyTree, Array], Array]
+    feedback: Callable[[PyTree, Array, Array], Array] | None = None
     init_state: Callable[[PyTree], PyTree] = _no_state
     remember: Callable[[PyTree, PyTree, Array], PyTree] = _unchanged
 

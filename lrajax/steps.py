@@ -167,10 +167,13 @@ def fixed_feedback_updates(
 
 def mirrored(feedback: tuple, entries: tuple) -> tuple:
     """What E mirrors, by name, of forward parameters or their updates; `()` where there is no E."""
-    return tuple(
-        {name: entry[name] for name in e} if isinstance(e, dict) else ()
-        for e, entry in zip(feedback, entries, strict=True)
-    )
+    return tuple(map(_mirrored, feedback, entries))
+
+
+def _mirrored(e: PyTree, entry: PyTree) -> PyTree:
+    if not isinstance(e, dict):
+        return entry if jax.tree.leaves(e) else ()
+    return {name: _mirrored(part, entry[name]) for name, part in e.items()}
 
 
 def init_layer_states(network: Network, thetas: tuple) -> tuple:

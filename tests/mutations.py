@@ -59,11 +59,11 @@ MUTATIONS = {
         ["test_rfa.py", DRAWS, "test_contract.py"],
         [
             (
-                "feedback(network.layers[l], params.feedback[l], delta)",
-                "feedback(network.layers[l], params.feedback[l], -delta)",
+                "feedback(network.layers[l], params.feedback[l], z[l - 1], delta)",
+                "feedback(network.layers[l], params.feedback[l], z[l - 1], -delta)",
             ),
             (
-                "feedback(network.layers[l], params.feedback[l], delta)",
+                "feedback(network.layers[l], params.feedback[l], z[l - 1], delta)",
                 "vjp_below(network.layers[l], params.forward[l], z[l - 1], delta)",
             ),
             ("delta = layers.vjp_post(network.layers[l - 1], h[l - 1], error)", "delta = error"),
@@ -78,10 +78,13 @@ MUTATIONS = {
         [
             ("flat = output_delta.reshape", "flat = -output_delta.reshape"),
             (
-                "zip(shortcuts[1:], params.feedback[1:], z[:-1]",
-                "zip(shortcuts[1:], params.feedback[1:][::-1], z[:-1]",
+                "carried, shortcuts[1:], params.feedback[1:], z[:-1]",
+                "carried, shortcuts[1:], params.feedback[1:][::-1], z[:-1]",
             ),
-            ("layers.feedback(shortcut, e, flat)", "2 * layers.feedback(shortcut, e, flat)"),
+            (
+                "layers.feedback(shortcut, e, below, flat)",
+                "2 * layers.feedback(shortcut, e, below, flat)",
+            ),
             ("(*hidden, output_delta)", "(*hidden, 2 * output_delta)"),
         ],
     ),
@@ -92,8 +95,8 @@ MUTATIONS = {
             ("layers.post(layer, h - displacement)", "layers.post(layer, z - displacement)"),
             ("z[l - 1], beta * displacement,", "z[l - 1], displacement,"),
             (
-                "params.feedback[l], errors[0])",
-                "params.feedback[l], errors[-1][:, : errors[0].shape[1]])",
+                "z[l - 1], errors[0])",
+                "z[l - 1], errors[-1][:, : errors[0].shape[1]])",
             ),
             ("error_unit(target, z)", "error_unit(z, target)"),
             ("gamma * update", "-gamma * update"),
@@ -106,10 +109,10 @@ MUTATIONS = {
         ["test_rec_lra.py", "test_contract.py"],
         [
             ("range(stride, top, stride)", "range(1, top, stride)"),
-            ("errors[-1].reshape(-1, n_output) if", "errors[-1].reshape(-1, n_output) * 2 if"),
+            ("e, flat, error)", "e, flat, 2 * error)"),
             ("z[l - 1], beta * displacement,", "z[l - 1], displacement,"),
-            ("error, gamma * reduce_batch", "error, reduce_batch"),
-            ("error, gamma * reduce_batch", "error, -gamma * reduce_batch"),
+            ("delta = gamma * reduce_batch", "delta = reduce_batch"),
+            ("delta = gamma * reduce_batch", "delta = -gamma * reduce_batch"),
             ("reduce_batch(below, reduction)", "below"),
             ("(lambda_.z[l - 1], lambda_", "(lambda_.h[l - 1], lambda_"),
         ],
@@ -158,16 +161,16 @@ MUTATIONS = {
         [
             ("z[-2] - target_rate * gradient", "z[-2] + target_rate * gradient"),
             (
-                "targets.insert(0, z[l - 1] - difference)",
-                "targets.insert(0, z[l - 1] + difference)",
+                "targets.insert(0, z[l - 1] - (of_z - of_y))",
+                "targets.insert(0, z[l - 1] + (of_z - of_y))",
             ),
-            ("_decode(network, params, l, z[l]) - _decode", "-_decode"),
+            ("(of_z - of_y)", "(-of_y)"),
             ("z[l - 1] + sigma * normal", "z[l - 1] + normal"),
             ("return sigma - loss / units", "return sigma + loss / units"),
             ("sigma = noise.below(sigma,", "noise.below(sigma,"),
             ("noise.below(sigma, targets[l - 1]", "noise.below(sigma, targets[l]"),
             ("gaussian.error(cycle.corrupted,", "gaussian.error(cycle.code[:, :1] * 0 +"),
-            ('displacement + jnp.broadcast_to(e["b"], displacement.shape)', "displacement"),
+            ('displacement + jnp.broadcast_to(decoder["b"], displacement.shape)', "displacement"),
             ('"b": delta.sum(axis=0)', '"b": delta.mean(axis=0)'),
             ("reversed(decoded), reversed(drawn)", "reversed(decoded), (drawn)"),
         ],

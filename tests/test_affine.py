@@ -50,10 +50,10 @@ def case(arguments):
         e = {"w": theta["w"]}
         return {
             "pre": layers.pre(layer, theta, z),
-            "feedback": layers.feedback(layer, e, delta),
+            "feedback": layers.feedback(layer, e, z, delta),
             "vjp_below": layers.vjp_below(layer, theta, z, delta),
             "vjp_theta": layers.vjp_theta(layer, theta, z, delta),
-            "vjp_feedback": layers.vjp_feedback(layer, e, delta, down),
+            "vjp_feedback": layers.vjp_feedback(layer, e, z, delta, down),
         }
 
     return layer, theta, (z, delta, down), products()
@@ -128,7 +128,7 @@ def test_products_are_those_with_explicit_matrices(arguments):
     shared = tuple(range(delta.ndim - b.ndim))  # the batch, and positions if they share biases
     close(products["vjp_theta"]["b"], delta.sum(axis=shared))
 
-    # feedback(e, delta) · down = delta · product(e, down): the derivative is that of pre at down.
+    # feedback(e, z, delta) · down = delta · product(e, down): its derivative is pre's, at down.
     of_e = sum(in_w(image) @ d.ravel() for image, d in zip(down, delta, strict=True))
     close(products["vjp_feedback"]["w"], of_e.reshape(w.shape))
 

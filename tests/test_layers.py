@@ -47,12 +47,12 @@ def test_vjps_of_dense_are_products_with_the_explicit_matrices():
     z, delta, down = (jnp.array(a, float) for a in (Z, DELTA, DOWN))
     close(layers.vjp_theta(LAYER, THETA, z, delta), {"w": Z.T @ DELTA, "b": DELTA.sum(axis=0)})
     close(layers.vjp_below(LAYER, THETA, z, delta), DELTA @ W.T)
-    close(layers.vjp_feedback(LAYER, {"w": THETA["w"]}, delta, down), {"w": DOWN.T @ DELTA})
+    close(layers.vjp_feedback(LAYER, {"w": THETA["w"]}, z, delta, down), {"w": DOWN.T @ DELTA})
 
 
 def test_feedback_with_the_forward_weights_is_the_transposed_derivative():
     z, delta = jnp.array(Z, float), jnp.array(DELTA, float)
-    carried = layers.feedback(LAYER, {"w": THETA["w"]}, delta)
+    carried = layers.feedback(LAYER, {"w": THETA["w"]}, z, delta)
     close(carried, layers.vjp_below(LAYER, THETA, z, delta))
     close(carried, DELTA @ W.T)
 

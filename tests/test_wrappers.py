@@ -23,7 +23,7 @@ def close(actual, expected):
 def test_residual_adds_the_activity_below_and_the_error_above():
     layer = layers.residual(SQUARE)
     close(layers.pre(layer, THETA, Z), Z @ THETA["w"] + THETA["b"][None] + Z)
-    close(layers.feedback(layer, THETA, DELTA), DELTA @ THETA["w"].T + DELTA)
+    close(layers.feedback(layer, THETA, Z, DELTA), DELTA @ THETA["w"].T + DELTA)
     close(layers.vjp_below(layer, THETA, Z, DELTA), DELTA @ THETA["w"].T + DELTA)
     with pytest.raises(ValueError, match=r"\(4,\) in, \(3,\) out"):
         layers.residual(layers.dense(4, 3))
@@ -44,7 +44,7 @@ def test_reshaped_takes_the_same_numbers_in_another_shape():
     assert (layer.in_shape, layer.out_shape) == ((2, 1, 2), (N,))
     close(layers.pre(layer, THETA, z), layers.pre(SQUARE, THETA, Z))
     below = (DELTA @ THETA["w"].T).reshape(z.shape)
-    close(layers.feedback(layer, THETA, DELTA), below)
+    close(layers.feedback(layer, THETA, z, DELTA), below)
     close(layers.vjp_below(layer, THETA, z, DELTA), below)
     with pytest.raises(ValueError, match=r"in_shape=\(3,\)"):
         layers.reshaped(SQUARE, (3,))
@@ -99,7 +99,7 @@ def test_wrappers_compose():
     def products():
         h = layers.pre(stack, theta, z)
         below = layers.vjp_below(stack, theta, z, h)
-        return layers.post(stack, h), layers.feedback(stack, theta, h), below
+        return layers.post(stack, h), layers.feedback(stack, theta, z, h), below
 
     activity, carried, below = products()
     assert activity.shape == z.shape
@@ -112,7 +112,7 @@ def test_binary_sends_signs_and_passes_derivatives_straight_through():
     close(layers.pre(layer, THETA, Z), np.sign(Z) @ THETA["w"] + THETA["b"][None])
     close(layers.vjp_theta(layer, THETA, Z, DELTA)["w"], np.sign(Z).T @ DELTA)
     close(layers.vjp_below(layer, THETA, Z, DELTA), DELTA @ THETA["w"].T)
-    close(layers.feedback(layer, THETA, DELTA), DELTA @ THETA["w"].T)
+    close(layers.feedback(layer, THETA, Z, DELTA), DELTA @ THETA["w"].T)
     close(layers.post(layer, Z), np.tanh(Z))
 
 
@@ -123,12 +123,12 @@ def test_bfloat16_rounds_the_operands_of_every_product_and_nothing_else():
     )
     assert (w != THETA["w"]).any()
     close(layers.pre(layer, THETA, Z), z @ w + THETA["b"][None])
-    close(layers.feedback(layer, THETA, DELTA), delta @ w.T)
+    close(layers.feedback(layer, THETA, Z, DELTA), delta @ w.T)
     close(layers.vjp_below(layer, THETA, Z, DELTA), delta @ w.T)
     updates = layers.vjp_theta(layer, THETA, Z, DELTA)
     close(updates["w"], z.T @ delta)
     close(updates["b"], delta.sum(axis=0))
-    close(layers.vjp_feedback(layer, {"w": THETA["w"]}, DELTA, Z)["w"], z.T @ delta)
+    close(layers.vjp_feedback(layer, {"w": THETA["w"]}, Z, DELTA, Z)["w"], z.T @ delta)
 
 
 def test_bfloat16_rounds_to_eight_significant_bits():

@@ -60,11 +60,13 @@ def dfa(
         h, z = forward(network, params.forward, batch.x)
         output_delta = output_error(network, batch, h[-1], z[-1])
         flat = output_delta.reshape(-1, n_output)
-        # e^{l-1} = E^l (z^L - y)
-        hidden = [
-            layers.feedback(shortcut, e, flat).reshape(z_below.shape)
-            for shortcut, e, z_below in zip(shortcuts[1:], params.feedback[1:], z[:-1], strict=True)
-        ]
+
+        def carried(shortcut, e, z_below):
+            """e^{l-1} = E^l (z^L - y)."""
+            below = z_below.reshape(len(z_below), -1)
+            return layers.feedback(shortcut, e, below, flat).reshape(z_below.shape)
+
+        hidden = map(carried, shortcuts[1:], params.feedback[1:], z[:-1])
         return from_errors(batch, h, z, (*hidden, output_delta))
 
     return Algorithm(

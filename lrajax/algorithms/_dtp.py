@@ -11,6 +11,9 @@
 L_l(y^l, z^l) is Σ (y^l - z^l)², the mean over the mini-batch. Equation 9 is printed with a sign
 slip, set right here. Equation 11 prints y^l without a hat, the sentence below it says "corrupted":
 `dtp_sigma` offers both. docs/evidence/dtp.md discusses them.
+
+A decoder whose layer looks at the activity below it, to pool by maximum, say, looks at z^{l-1}: the
+codes of targets and of corrupted activities go back to where the clean activity has its maxima.
 """
 
 import itertools
@@ -175,7 +178,7 @@ def _dtp(
     def calc_updates(params, lambda_):
         deltas = local_deltas(network, lambda_)
         decoders = (
-            _decoder_update(network, params, l, cycle, reduction)
+            _decoder_update(network, params, l, lambda_.z[l - 1], cycle, reduction)
             for l, cycle in zip(_decoded(network), lambda_.aux, strict=True)
         )
         return Params(
@@ -210,15 +213,20 @@ def _init_decoders(network: Network, key: Array, e_init: Initializer) -> tuple[P
     return ((), *decoders, ())
 
 
-def _decode_pre(network: Network, params: Params, l: int, z: Array) -> Array:
-    e = params.feedback[l]
-    displacement = layers.feedback(network.layers[l], e, z)
-    return displacement + jnp.broadcast_to(e["b"], displacement.shape)
+def _weights(decoder: PyTree) -> PyTree:
+    """E^l, without the bias c^l."""
+    return {name: e for name, e in decoder.items() if name != "b"}
 
 
-def _decode(network: Network, params: Params, l: int, z: Array) -> Array:
-    """g^l(z)."""
-    return layers.post(network.layers[l - 1], _decode_pre(network, params, l, z))
+def _decode_pre(network: Network, params: Params, l: int, z_below: Array, code: Array) -> Array:
+    decoder = params.feedback[l]
+    displacement = layers.feedback(network.layers[l], _weights(decoder), z_below, code)
+    return displacement + jnp.broadcast_to(decoder["b"], displacement.shape)
+
+
+def _decode(network: Network, params: Params, l: int, z_below: Array, code: Array) -> Array:
+    """g^l(code)."""
+    return layers.post(network.layers[l - 1], _decode_pre(network, params, l, z_below, code))
 
 
 def _encode(network: Network, params: Params, l: int, z_below: Array) -> Array:
@@ -234,8 +242,8 @@ def _propagate_targets(
     gradient = layers.vjp_below(network.layers[-1], params.forward[-1], z[-2], output)
     targets = [z[-2] - target_rate * gradient]
     for l in reversed(_decoded(network)):
-        difference = _decode(network, params, l, z[l]) - _decode(network, params, l, targets[0])
-        targets.insert(0, z[l - 1] - difference)  # (9)
+        of_z, of_y = (_decode(network, params, l, z[l - 1], code) for code in (z[l], targets[0]))
+        targets.insert(0, z[l - 1] - (of_z - of_y))  # (9)
     return tuple(targets)
 
 
@@ -263,17 +271,24 @@ def _reconstruct(
     for l, normal in zip(reversed(decoded), reversed(drawn), strict=True):
         corrupted = z[l - 1] + sigma * normal  # (10)
         code = _encode(network, params, l, corrupted)
-        cycles.insert(0, Reconstruction(corrupted, code, _decode_pre(network, params, l, code)))
+        decoded_h = _decode_pre(network, params, l, z[l - 1], code)
+        cycles.insert(0, Reconstruction(corrupted, code, decoded_h))
         sigma = noise.below(sigma, targets[l - 1], corrupted, z[l - 1])
     return tuple(cycles)
 
 
 def _decoder_update(
-    network: Network, params: Params, l: int, cycle: Reconstruction, reduction: str
+    network: Network,
+    params: Params,
+    l: int,
+    z_below: Array,
+    cycle: Reconstruction,
+    reduction: str,
 ) -> PyTree:
     """ΔE^l and Δc^l."""
     below = network.layers[l - 1]
     error = gaussian.error(cycle.corrupted, layers.post(below, cycle.h))
     delta = reduce_batch(layers.vjp_post(below, cycle.h, error), reduction)
-    update = layers.vjp_feedback(network.layers[l], params.feedback[l], cycle.code, delta)
+    weights = _weights(params.feedback[l])
+    update = layers.vjp_feedback(network.layers[l], weights, z_below, cycle.code, delta)
     return {**update, "b": delta.sum(axis=0)}

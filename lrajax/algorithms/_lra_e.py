@@ -83,7 +83,8 @@ def lra_e(
         errors = [output_error(network, batch, h[-1], z[-1])]
         targets = [labels(batch, z[-1])]
         for l in reversed(range(1, len(network.layers))):
-            displacement = layers.feedback(network.layers[l], params.feedback[l], errors[0])  # (5)
+            e = params.feedback[l]
+            displacement = layers.feedback(network.layers[l], e, z[l - 1], errors[0])  # (5)
             target, error = align(
                 network.layers[l - 1], h[l - 1], z[l - 1], beta * displacement, error_unit
             )

@@ -89,10 +89,12 @@ def rec_lra(
             feedback=init_feedback(carriers, e_key, e_init),
         )
 
-    def displace(e, l, errors, below):
+    def displace(e, l, errors, z_below):
         """Displacement d of the activity below layer l, given the errors from layer l up."""
-        error = errors[-1].reshape(-1, n_output) if l in skips else errors[0]
-        return layers.feedback(carriers[l], e, error).reshape(below.shape)
+        if l not in skips:
+            return layers.feedback(carriers[l], e, z_below, errors[0])
+        flat, error = (a.reshape(len(a), -1) for a in (z_below, errors[-1]))
+        return layers.feedback(carriers[l], e, flat, error).reshape(z_below.shape)
 
     def compute_targets(params, batch, *, key=None):
         del key
@@ -100,7 +102,7 @@ def rec_lra(
         errors = [output_error(network, batch, h[-1], z[-1])]
         targets = [labels(batch, z[-1])]
         for l in reversed(range(1, len(network.layers))):
-            displacement = displace(params.feedback[l], l, errors, h[l - 1])
+            displacement = displace(params.feedback[l], l, errors, z[l - 1])
             target, error = align(
                 network.layers[l - 1], h[l - 1], z[l - 1], beta * displacement, error_unit
             )
@@ -111,7 +113,8 @@ def rec_lra(
     def skip_update(e, l, lambda_):
         """γ z^l (e^L)ᵀ."""
         below, error = (a.reshape(len(a), -1) for a in (lambda_.z[l - 1], lambda_.errors[-1]))
-        return layers.vjp_feedback(carriers[l], e, error, gamma * reduce_batch(below, reduction))
+        delta = gamma * reduce_batch(below, reduction)
+        return layers.vjp_feedback(carriers[l], e, below, error, delta)
 
     def calc_updates(params, lambda_):
         mirrors = tuple(() if l in skips else e for l, e in enumerate(params.feedback))

@@ -60,7 +60,7 @@ def rfa(
         errors = [delta]
         for l in reversed(range(1, len(network.layers))):
             # e^{l-1} = E^l δ^l
-            error = layers.feedback(network.layers[l], params.feedback[l], delta)
+            error = layers.feedback(network.layers[l], params.feedback[l], z[l - 1], delta)
             delta = layers.vjp_post(network.layers[l - 1], h[l - 1], error)
             errors.insert(0, error)
         return from_errors(batch, h, z, errors)

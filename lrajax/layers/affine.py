@@ -34,7 +34,7 @@ def dense(n_in: int, n_out: int, activation: str = "tanh") -> Layer:
         pre=lambda theta, z: z @ theta["w"] + theta["b"],
         post=parse_activation(activation),
         # E is kept in the orientation of W, so that no transpose is ever materialised.
-        feedback=lambda e, error: e["w"] @ error,
+        feedback=lambda e, z_below, error: e["w"] @ error,
     )
 
 
@@ -131,13 +131,7 @@ def _affine(
     product: Callable[[Array, Array], Array],
     activation: str,
 ) -> Layer:
-    """A layer h = product(w, z) + b, with the transposed product for feedback."""
-
-    def feedback(e, error):
-        below = jax.ShapeDtypeStruct(in_shape, error.dtype)
-        (displacement,) = jax.linear_transpose(lambda z: product(e["w"], z), below)(error)
-        return displacement
-
+    """A layer h = product(w, z) + b."""
     return Layer(
         in_shape=tuple(in_shape),
         out_shape=out_shape,
@@ -145,7 +139,6 @@ def _affine(
         init_feedback=lambda key, initializer: {"w": draw(key, initializer)},
         pre=lambda theta, z: product(theta["w"], z) + jnp.broadcast_to(theta["b"], out_shape),
         post=parse_activation(activation),
-        feedback=feedback,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax.base import Layer, PyTree
@@ -32,9 +33,15 @@ def post(layer: Layer, h: Array) -> Array:
     return _over_examples(layer.post, 0)(h)
 
 
-def feedback(layer: Layer, e: PyTree, error: Array) -> Array:
-    """Error (or activity) of this layer carried down by the feedback weights, [B, *in_shape]."""
-    return _over_examples(layer.feedback, (None, 0))(e, error)
+def feedback(layer: Layer, e: PyTree, z_below: Array, error: Array) -> Array:
+    """Error (or activity) of this layer carried down by the feedback weights, [B, *in_shape].
+
+    By default `vjp_below` with e in the place of theta: at the activity below, so that pooling by
+    maximum sends an error where the maximum was, and a norm scales it as it scaled the activity.
+    """
+    if layer.feedback is None:
+        return vjp_below(layer, _in_place_of_theta(layer, e), z_below, error)
+    return _over_examples(layer.feedback, (None, 0, 0))(e, z_below, error)
 
 
 def vjp_theta(layer: Layer, theta: PyTree, z_below: Array, delta: Array) -> PyTree:
@@ -55,9 +62,9 @@ def vjp_post(layer: Layer, h: Array, error: Array) -> Array:
     return vjp(error)[0]
 
 
-def vjp_feedback(layer: Layer, e: PyTree, error: Array, delta: Array) -> PyTree:
-    """(∂feedback(e, error)/∂e)ᵀ δ, summed over the batch: for a dense layer δᵀ error."""
-    _, vjp = jax.vjp(lambda e: feedback(layer, e, error), e)
+def vjp_feedback(layer: Layer, e: PyTree, z_below: Array, error: Array, delta: Array) -> PyTree:
+    """(∂feedback(e, z_below, error)/∂e)ᵀ δ, summed over the batch: for a dense layer δᵀ error."""
+    _, vjp = jax.vjp(lambda e: feedback(layer, e, z_below, error), e)
     return vjp(delta)[0]
 
 
@@ -76,6 +83,22 @@ def recall(theta: PyTree, state: PyTree) -> PyTree:
         }
     # Of a unit of several layers, each with an entry.
     return tuple(map(recall, theta, state)) if state else theta
+
+
+def _in_place_of_theta(layer: Layer, e: PyTree) -> PyTree:
+    """E with zeros for what it does not mirror: a bias, on which no derivative depends."""
+    shapes = jax.eval_shape(
+        lambda key: layer.init(key, lambda key, shape: jnp.zeros(shape)),
+        jax.eval_shape(jax.random.key, 0),  # nothing is computed for the shapes
+    )
+    return _completed(e, shapes, jnp.result_type(*jax.tree.leaves(e)))
+
+
+def _completed(e: PyTree, shapes: PyTree, dtype: jnp.dtype) -> PyTree:
+    if not isinstance(shapes, dict):
+        return jnp.zeros(shapes.shape, dtype) if e is None else e
+    # Of what E lacks altogether every part is zeros.
+    return {name: _completed((e or {}).get(name), s, dtype) for name, s in shapes.items()}
 
 
 def size(shape: tuple[int, ...]) -> int:

@@ -20,10 +20,7 @@ def residual(layer: Layer) -> Layer:
         raise ValueError(
             f"a skip connection needs one shape: {layer.in_shape} in, {layer.out_shape} out"
         )
-    return layer._replace(
-        pre=lambda theta, z: layer.pre(theta, z) + z,
-        feedback=lambda e, error: layer.feedback(e, error) + error,
-    )
+    return layer._replace(pre=lambda theta, z: layer.pre(theta, z) + z, feedback=None)
 
 
 def layer_norm(layer: Layer) -> Layer:
@@ -50,7 +47,7 @@ def reshaped(layer: Layer, in_shape: tuple[int, ...]) -> Layer:
     return layer._replace(
         in_shape=tuple(in_shape),
         pre=lambda theta, z: layer.pre(theta, z.reshape(layer.in_shape)),
-        feedback=lambda e, error: layer.feedback(e, error).reshape(in_shape),
+        feedback=None,
     )
 
 
@@ -108,28 +105,25 @@ def binary(layer: Layer) -> Layer:
 
     It goes inside `residual`, whose skip then carries the graded activity.
     """
-    return layer._replace(pre=lambda theta, z: layer.pre(theta, _sign(z)))
+    return layer._replace(pre=lambda theta, z: layer.pre(theta, _sign(z)), feedback=None)
 
 
 def bfloat16(layer: Layer) -> Layer:
     """The layer with the operands of its products rounded to bfloat16 and summed in float32.
 
     A TPU does so by default. The layer does it on any device, to see what it costs in accuracy:
-    activities and the weights "w" are rounded in `pre` and `feedback`, errors on their way back
-    through them, so that the bias's update sums rounded errors. What is stored stays float32.
+    activities and the weights "w" are rounded in `pre`, errors on their way back through it, so
+    that the bias's update sums rounded errors. What is stored stays float32.
 
     It goes inside `residual`, whose skip is no product. A convolution with pooling averages after
     the rounding, so its operand may have more bits.
     """
 
-    def rounded(product):
-        def of_rounded(weights, z):
-            weights = {**weights, "w": _operand(weights["w"])}
-            return _result(product(weights, _operand(z)))
+    def pre(theta, z):
+        rounded = {**theta, "w": _operand(theta["w"])}
+        return _result(layer.pre(rounded, _operand(z)))
 
-        return of_rounded
-
-    return layer._replace(pre=rounded(layer.pre), feedback=rounded(layer.feedback))
+    return layer._replace(pre=pre, feedback=None)
 
 
 def _to_bfloat16(x: Array) -> Array:
@@ -137,13 +131,13 @@ def _to_bfloat16(x: Array) -> Array:
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
 
 
-# Rounds an operand of the product and leaves its gradient, which is summed in float32, alone.
+# Rounds an operand of a product; its gradient, which is summed in float32, is a result.
 _operand = jax.custom_vjp(_to_bfloat16)
-_operand.defvjp(lambda x: (_to_bfloat16(x), None), lambda _, gradient: (gradient,))
+_operand.defvjp(lambda x: (_to_bfloat16(x), None), lambda _, gradient: (_result(gradient),))
 
-# Leaves a product's result alone and rounds the error, which is an operand on the way back.
+# Leaves the result of a product alone; the error is an operand on the way back.
 _result = jax.custom_vjp(lambda h: h)
-_result.defvjp(lambda h: (h, None), lambda _, gradient: (_to_bfloat16(gradient),))
+_result.defvjp(lambda h: (h, None), lambda _, gradient: (_operand(gradient),))
 
 
 # The sign, with the slope 1 everywhere.
