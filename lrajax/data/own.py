@@ -30,13 +30,13 @@ def from_npz(path: Path) -> Source:
         raise DataError(f"--dataset={path}: no such file; name an .npz that numpy.savez wrote")
     damaged = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile)
     remedy = "write arrays of numbers by numpy.savez, no objects: they are not unpickled"
-    with explained(f"--dataset={path}: unreadable, corrupted or pickled", remedy, *damaged):
-        file = np.load(path, allow_pickle=False)
+    reading = explained(f"--dataset={path}: unreadable, corrupted or pickled", remedy, *damaged)
+    with reading, path.open("rb") as raw:  # NumPy leaves a damaged file open
+        file = np.load(raw, allow_pickle=False)
         if isinstance(file, np.ndarray):
             raise DataError(f"--dataset={path} is one array; write x and y by numpy.savez")
-        with file:
-            arrays = {name: file[name] for name in _PARTS if name in file.files}
-            found = ", ".join(file.files) or "nothing"
+        arrays = {name: file[name] for name in _PARTS if name in file.files}
+        found = ", ".join(file.files) or "nothing"
     names = arrays.pop("class_names", None)
     if {"x", "y"} == arrays.keys():
         return _source(path, (arrays["x"], arrays["y"]), None, names)
