@@ -1,5 +1,6 @@
 import functools
 import math
+import warnings
 
 import chex
 import jax
@@ -38,6 +39,7 @@ def descend(forward, states, batch, steps, step_size):
     return states
 
 
+@pytest.mark.filterwarnings("ignore:steps=")
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_relaxation_descends_the_free_energy(x64, steps):
     network = lrajax.mlp(SIZES)
@@ -94,6 +96,7 @@ def test_equals_numpy(activation):
     )
 
 
+@pytest.mark.filterwarnings("ignore:steps=")
 def test_small_steps_give_multiples_of_backprops_updates(x64):
     """(n choose k) εᵏ times backprop's for the k-th layer below the output, as ε → 0."""
     network = lrajax.mlp(SIZES)
@@ -119,6 +122,7 @@ def test_small_steps_give_multiples_of_backprops_updates(x64):
     np.testing.assert_allclose(at_step / at_half, 2, rtol=0.02)
 
 
+@pytest.mark.filterwarnings("ignore:steps=")
 @pytest.mark.parametrize("step_size", [1.0, 0.3])
 def test_errors_first_to_arrive_are_backprops(network, batch, step_size):
     """After k steps that of the k-th layer below the output, times ε^k; those below are zero.
@@ -135,3 +139,166 @@ def test_errors_first_to_arrive_are_backprops(network, batch, step_size):
             lambda_.errors[arrived], step_size**steps * exact.errors[arrived], rtol=1e-4, atol=1e-6
         )
         assert not any(np.any(error) for error in lambda_.errors[:arrived])
+
+
+def settled(**kwargs):
+    """The rule once nothing moves by more than 1e-12."""
+    kwargs = {"steps": 10**9, "step_size": 0.3, "tolerance": 1e-12} | kwargs
+    return lrajax.predictive_coding(lrajax.mlp(SIZES), **kwargs)
+
+
+def test_states_and_errors_settle_at_the_same_states_in_every_order(x64):
+    network = lrajax.mlp(SIZES)
+    params, batch = reference.make_params(settled()), reference.make_batch(network, 7)
+    lambda_, updates = compute(settled(), params, batch)
+    slopes = jax.jit(jax.grad(free_energy, argnums=1))(params.forward, lambda_.targets[:-1], batch)
+    assert max(jnp.abs(s).max() for s in slopes) < 1e-10
+    assert max(jnp.abs(e).max() for e in lambda_.errors[0]) > 1e-3
+    sweeps = {}
+    for name, kwargs in {
+        "errors": {"coordinates": "errors"},
+        "asynchronous": {"order": "asynchronous"},
+        "sequential": {"order": "sequential"},
+    }.items():
+        found, same = compute(settled(**kwargs), params, batch)
+        chex.assert_trees_all_close(found.targets, lambda_.targets, atol=1e-9)
+        chex.assert_trees_all_close(same, updates, atol=1e-9)
+        sweeps[name] = int(found.aux[0].sweeps)
+    assert 1 < min(sweeps.values()) < max(sweeps.values()) < 10**4
+
+
+def test_errors_equal_numpy():
+    network = lrajax.mlp(SIZES)
+    batch = reference.make_batch(network, 7)
+    rule = lrajax.predictive_coding(network, steps=3, step_size=0.4, coordinates="errors", beta=0.5)
+    params = reference.make_params(rule)
+    w, b = reference.paper(params.forward), reference.paper(params.forward, "b")
+    inputs, y = reference.columns(batch)
+    phi, slope = reference.PHI["tanh"]
+
+    def states(e):
+        x, h = {0: inputs}, {}
+        for l in w:
+            h[l] = w[l] @ x[l - 1] + b[l]
+            x[l] = phi(h[l]) - e[l] if l < 4 else reference.softmax(h[l])
+        return x, h
+
+    e = {l: np.zeros((len(w[l]), 7)) for l in (1, 2, 3)}
+    for _ in range(3):
+        x, h = states(e)
+        delta = 0.5 * (x[4] - y)
+        for l in (3, 2, 1):
+            g = w[l + 1].T @ delta
+            delta = g * slope(h[l])
+            e[l] = e[l] + 0.4 * (g - e[l])
+    x, h = states(e)
+    delta = {l: e[l] * slope(h[l]) for l in e} | {4: 0.5 * (x[4] - y)}
+
+    lambda_, updates = compute(rule, params, batch)
+    reference.assert_columns(lambda_.targets, {l: x[l] for l in (1, 2, 3)} | {4: y})
+    reference.assert_updates(
+        updates.forward,
+        {l: delta[l] @ x[l - 1].T / 0.5 for l in w},
+        {l: delta[l].sum(axis=1) / 0.5 for l in w},
+    )
+
+
+def test_one_step_of_errors_is_backprop(x64):
+    """Its errors exactly; its updates up to what they move the states by, which falls with β."""
+    network = lrajax.mlp(SIZES)
+    yardstick = lrajax.backprop(network)
+    params, batch = reference.make_params(yardstick), reference.make_batch(network, 7)
+    exact, gradient = compute(yardstick, params, batch)
+    gaps = []
+    for beta in (0.02, 0.01):
+        rule = lrajax.predictive_coding(
+            network, steps=1, step_size=1.0, coordinates="errors", beta=beta
+        )
+        lambda_, updates = compute(rule, params, batch)
+        for ours, theirs in zip(lambda_.aux[0].deltas[:1], exact.errors[:1], strict=True):
+            slope = 1 - exact.z[0] ** 2
+            np.testing.assert_allclose(ours, beta * slope * theirs, rtol=1e-9)
+        gap = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), updates.forward, gradient.forward)
+        gaps.append(np.array(jax.tree.leaves(gap)))
+    np.testing.assert_allclose(gaps[0][2:] / gaps[1][2:], 2, rtol=0.05)
+    assert gaps[1].max() < 0.05
+    assert gaps[1][:2].max() < 1e-9  # the lowest layer's input is clamped: backprop's update
+
+
+@pytest.mark.parametrize(("nudge", "order"), [("positive", 1), ("centred", 2)])
+def test_a_settled_update_tends_to_the_gradient_with_the_nudge(x64, nudge, order):
+    network = lrajax.mlp(SIZES)
+    params, batch = reference.make_params(settled()), reference.make_batch(network, 7)
+    _, exact = compute(lrajax.backprop(network), params, batch)
+    gaps = []
+    for beta in (0.02, 0.01):
+        rule = settled(nudge=nudge, beta=beta, coordinates="errors", step_size=0.9)
+        _, updates = compute(rule, params, batch)
+        gap = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), updates, exact)
+        gaps.append(np.array(jax.tree.leaves(gap)))
+    np.testing.assert_allclose(gaps[0] / gaps[1], 2.0**order, rtol=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:steps=")
+@pytest.mark.parametrize("coordinates", ["states", "errors"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_an_incremental_update_is_the_sum_of_those_at_every_step(coordinates, reduction):
+    network = lrajax.mlp(SIZES)
+    make = functools.partial(
+        lrajax.predictive_coding,
+        network,
+        step_size=0.3,
+        coordinates=coordinates,
+        reduction=reduction,
+        nudge="centred",
+    )
+    params, batch = reference.make_params(make()), reference.make_batch(network, 7)
+    each = [compute(make(steps=n), params, batch)[1] for n in (1, 2, 3)]
+    lambda_, updates = compute(make(steps=3, incremental=True), params, batch)
+    total = jax.tree.map(lambda *a: sum(a), *each)
+    chex.assert_trees_all_close(updates, total, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(
+        lambda_.targets, compute(make(steps=3), params, batch)[0].targets, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("hidden_layers", [12, 16, 20])
+def test_deep_networks_get_a_signal_or_a_warning(hidden_layers):
+    network = lrajax.mlp((5, *[6] * hidden_layers, 2))
+    with pytest.warns(UserWarning, match=rf"lowest of {hidden_layers} .*coordinates=.errors"):
+        lrajax.predictive_coding(network)
+    rule = lrajax.predictive_coding(network, coordinates="errors")
+    params, batch = reference.make_params(rule), reference.make_batch(network, 7)
+    _, updates = compute(rule, params, batch)
+    assert all(np.any(layer["w"]) for layer in updates.forward)
+
+
+def test_the_warning_comes_where_float32_gets_nothing():
+    """The lowest update at the last depth without it is not zero, at the first with it none."""
+    lowest = {}
+    for hidden_layers in (8, 12):
+        network = lrajax.mlp((5, *[6] * hidden_layers, 2))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            rule = lrajax.predictive_coding(network)
+        params, batch = reference.make_params(rule), reference.make_batch(network, 7)
+        params = params._replace(forward=jax.tree.map(lambda a: a / 2, params.forward))
+        _, updates = compute(rule, params, batch)
+        lowest[hidden_layers] = bool(caught), bool(np.any(updates.forward[0]["w"]))
+    assert lowest == {8: (False, True), 12: (True, False)}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"coordinates": "error"}, "coordinates='error'.*'errors'"),
+        ({"order": "synchron"}, "order='synchron'.*'synchronous'"),
+        ({"nudge": "centered"}, "nudge='centered'.*'centred'"),
+        ({"beta": 0.0}, "beta=0.0"),
+        ({"tolerance": -1.0}, "tolerance=-1.0"),
+        ({"tolerance": 1e-3, "incremental": True}, "tolerance=.*incremental"),
+    ],
+)
+def test_bad_settings_are_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        lrajax.predictive_coding(lrajax.mlp(SIZES), **kwargs)

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax import initializers, layers
-from lrajax.algorithms._settle import ORDERS, Settled, settle
+from lrajax.algorithms._settle import ORDERS, Settled, in_turn, settle
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
 from lrajax.checks import at_least, below, between, one_of, positive
 from lrajax.losses import half_squared
@@ -147,7 +147,8 @@ def equil_prop(
             force = drive - s[l] if y is None else drive - s[l] + beta * (y - s[l])
             return jnp.clip(s[l] + step_size * force, 0, 1)
 
-        return settle(move, start, steps, order=order, tolerance=tolerance, downward=y is not None)
+        sweep = in_turn(move, order, downward=y is not None)
+        return settle(sweep, start, steps, tolerance)
 
     def zeros(size, dtype):
         return tuple(jnp.zeros((size, *layer.out_shape), dtype) for layer in network.layers)

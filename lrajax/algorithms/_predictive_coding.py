@@ -1,27 +1,43 @@
 """Predictive coding (Whittington and Bogacz 2017): inference, then learning.
 
-    F    = Σ_{l<L} ½ ‖x^l - μ^l‖² + loss(y, μ^L),   μ^l = φ(h^l),   h^l = W^l x^{l-1} + b^l
-    e^l  = dF/dμ^l = μ^l - x^l,   e^L = dF/dh^L = μ^L - y              error units
+    F    = Σ_{l<L} ½ ‖x^l - μ^l‖² + β loss(y, μ^L),   μ^l = φ(h^l),   h^l = W^l x^{l-1} + b^l
+    e^l  = dF/dμ^l = μ^l - x^l,   e^L = dF/dh^L = β dloss/dh^L          error units
     x^l <- x^l - ε dF/dx^l = x^l + ε (e^l - (W^{l+1})ᵀ δ^{l+1}),   δ^l = e^l ⊗ φ′(h^l),   δ^L = e^L
-    ΔW^l = dF/dW^l = δ^l (x^{l-1})ᵀ
+    ΔW^l = (1/β) dF/dW^l = (1/β) δ^l (x^{l-1})ᵀ
 
 The input x^0 and the label are clamped. The states x^l of the hidden layers begin as the
 feed-forward activities, where no unit but the output's has an error, and descend F together; the
 update follows at the states they reach. As in equilibrium propagation the feedback path is the
 transpose of the forward one. With n small steps the k-th layer below the output gets backprop's
-update times (n choose k) ε^k; settled states have taken part of the output's error upon themselves,
-and the update is another.
+update times (n choose k) ε^k, in deep networks less than float32 can tell from nothing; settled
+states have taken part of the output's error upon themselves, and the update is another.
 
-The publication's states are pre-activities that predict by W φ(x), and its output is Gaussian; here
-they are post-activities, as the layers have them, and the output has the network's loss.
+In the coordinates of the errors (ePC; Goemaere, Oliviers, Bogacz and Demeester 2026) the hidden
+e^l are what moves, and x^l = μ^l - e^l follows from the lowest layer up:
+
+    e^l <- e^l + ε (g^l - e^l),   g^l = (W^{l+1})ᵀ (g^{l+1} ⊗ φ′(h^{l+1})),   g^L = β dloss/dh^L
+
+The same F in other coordinates, so the same settled states, but a step carries the output's error
+to every layer at once: by backprop, through the whole network. The first step from e = 0 gives ε
+times backprop's errors: with one step this is backprop, up to what it moves the states by.
+
+The publication's states are pre-activities that predict by W φ(x), its output is Gaussian, and its
+β is 1; here they are post-activities, as the layers have them, and the output has the network's
+loss.
 """
+
+import math
+import warnings
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from lrajax import initializers, layers
+from lrajax.algorithms._settle import ORDERS, States, in_turn, settle
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
-from lrajax.checks import at_least, between, positive
+from lrajax.checks import at_least, between, one_of, positive
 from lrajax.steps import (
     check_reduction,
     forward,
@@ -33,12 +49,36 @@ from lrajax.steps import (
     predict,
 )
 
+NUDGES = ("positive", "centred")
+COORDINATES = ("states", "errors")
+RESOLVED = 2.0**-24  # what float32 can add to 1
+
+
+class Phase(NamedTuple):
+    """Where a relaxation ended, or all that it passed (incremental), one after another.
+
+    Attributes:
+      states: x of the hidden layers, [B, *out_shape], or [steps B, *out_shape].
+      deltas: δ of every layer there, likewise.
+      sweeps: how many were made, int32 [].
+    """
+
+    states: States
+    deltas: States
+    sweeps: Array
+
 
 def predictive_coding(
     network: Network,
     *,
     steps: int = 20,
     step_size: float = 0.05,
+    tolerance: float | None = None,
+    order: str = "synchronous",
+    coordinates: str = "states",
+    nudge: str = "positive",
+    beta: float = 1.0,
+    incremental: bool = False,
     reduction: str = "sum",
     w_init: Initializer = initializers.GLOROT,
 ) -> Algorithm:
@@ -46,59 +86,145 @@ def predictive_coding(
 
     Args:
       network: the network to train.
-      steps: steps of relaxation, >= 1. An error moves down one layer a step: with fewer steps than
-        hidden layers the lowest layers learn nothing.
+      steps: steps of relaxation, >= 1. Of states, an error moves down one layer a step: with fewer
+        steps than hidden layers the lowest layers learn nothing.
       step_size: Euler step ε of the relaxation, in (0, 1].
+      tolerance: ends a relaxation once nothing moves by more than this; None never does.
+      order: of the layers in a step of states: "synchronous", "asynchronous" (even and odd ones in
+        turn) or "sequential" (downwards), see `equil_prop`.
+      coordinates: what moves: "states", or "errors" (ePC), which deep networks need.
+      nudge: "positive", or "centred": half the difference of the updates at β and at -β, whose
+        distance from the loss's gradient falls with β².
+      beta: β, the weight of the output's loss in F, > 0.
+      incremental: whether the update is the sum of those at every step, rather than the one where
+        the relaxation ends: that of incremental predictive coding (iPC; Salvatori et al. 2024),
+        which changes the weights at every step, to the first order in λ.
       reduction: "sum" or "mean" of the updates over the mini-batch.
       w_init: initialiser of the weights.
 
     Returns:
       The rule; its `params.feedback` is empty. In Λ, `z` holds the feed-forward activities,
-      `targets` the relaxed states, `errors` their difference, and `aux` δ at the relaxed states.
+      `targets` the relaxed states (at β, if centred), `errors` their difference, and `aux` a
+      `Phase` for each nudge.
 
     Raises:
-      ValueError: a hyperparameter out of range, an unknown reduction.
+      ValueError: a hyperparameter out of range, an unknown reduction, or a tolerance for an
+        incremental update.
+
+    Warns:
+      UserWarning: so few and small steps of states that float32 resolves nothing of what arrives at
+        the lowest layer.
     """
     at_least("steps", steps, 1)
     positive("step_size", step_size)
     between("step_size", step_size, 0, 1)
+    if tolerance is not None:
+        at_least("tolerance", tolerance, 0)
+        if incremental:
+            raise ValueError("tolerance= does not go with incremental=True: drop it")
+    one_of("order", order, ORDERS)
+    one_of("coordinates", coordinates, COORDINATES)
+    one_of("nudge", nudge, NUDGES)
+    positive("beta", beta)
     check_reduction(reduction)
+    if coordinates == "states":
+        _warn_of_silence(steps, step_size, len(network.layers) - 1, order)
 
     def init(key):
         return Params(init_forward(network, key, w_init), no_feedback(network))
 
-    def errors_at(params, h_first, x, batch):
+    def errors_at(params, h_first, x, batch, beta):
         """e^l of the hidden layers and δ^l of every one, given the states of the hidden ones."""
         h = (h_first, *map(layers.pre, network.layers[1:], params.forward[1:], x))
         *mu, output = map(layers.post, network.layers, h)
         hidden = tuple(map(jnp.subtract, mu, x))
         deltas = map(layers.vjp_post, network.layers[:-1], h[:-1], hidden)
-        return hidden, (*deltas, output_error(network, batch, h[-1], output))
+        return hidden, (*deltas, beta * output_error(network, batch, h[-1], output))
 
-    def relax(params, h_first, x, batch):
-        def step(_, x):
-            errors, deltas = errors_at(params, h_first, x, batch)
-            above = map(layers.vjp_below, network.layers[1:], params.forward[1:], x, deltas[1:])
-            return tuple(
-                x_l + step_size * (e - feedback)
-                for x_l, e, feedback in zip(x, errors, above, strict=True)
-            )
+    def descend_states(params, h_first, batch, beta):
+        def move(x, l):
+            errors, deltas = errors_at(params, h_first, x, batch, beta)
+            above = network.layers[l + 1], params.forward[l + 1], x[l], deltas[l + 1]
+            return x[l] + step_size * (errors[l] - layers.vjp_below(*above))
 
-        return jax.lax.fori_loop(0, steps, step, x)
+        return in_turn(move, order, downward=True)
+
+    def states_of(params, h_first, e):
+        """x^l = μ^l - e^l, from the lowest layer up; h^l of every layer."""
+        h, x = [h_first], []
+        for l, e_l in enumerate(e):
+            x.append(layers.post(network.layers[l], h[l]) - e_l)
+            h.append(layers.pre(network.layers[l + 1], params.forward[l + 1], x[l]))
+        return tuple(x), h
+
+    def descend_errors(params, h_first, batch, beta):
+        def sweep(e):
+            x, h = states_of(params, h_first, e)
+            output = layers.post(network.layers[-1], h[-1])
+            delta = beta * output_error(network, batch, h[-1], output)
+            moved = []
+            for l in reversed(range(len(e))):
+                g = layers.vjp_below(network.layers[l + 1], params.forward[l + 1], x[l], delta)
+                delta = layers.vjp_post(network.layers[l], h[l], g)
+                moved.insert(0, e[l] + step_size * (g - e[l]))
+            return tuple(moved)
+
+        return sweep
+
+    def relax(params, h_first, z, batch, beta):
+        def deltas_at(x):
+            return errors_at(params, h_first, x, batch, beta)[1]
+
+        def states(coordinate):
+            return states_of(params, h_first, coordinate)[0] if by_error else coordinate
+
+        by_error = coordinates == "errors"
+        sweep = (descend_errors if by_error else descend_states)(params, h_first, batch, beta)
+        start = tuple(map(jnp.zeros_like, z)) if by_error else z
+        if not incremental:
+            reached, sweeps = settle(sweep, start, steps, tolerance)
+            x = states(reached)
+            return x, Phase(x, deltas_at(x), sweeps)
+
+        def step(coordinate, _):
+            coordinate = sweep(coordinate)
+            x = states(coordinate)
+            return coordinate, (x, deltas_at(x))
+
+        reached, passed = jax.lax.scan(step, start, length=steps)
+        flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), passed)
+        return states(reached), Phase(*flat, jnp.asarray(steps, jnp.int32))
 
     def compute_targets(params, batch, *, key=None):
         del key
         h, z = forward(network, params.forward, batch.x)
         output = output_error(network, batch, h[-1], z[-1])
         # The input is clamped, so the first pre-activity stays what it is.
-        x = relax(params, h[0], z[:-1], batch)
-        _, deltas = errors_at(params, h[0], x, batch)
+        nudges = (beta,) if nudge == "positive" else (beta, -beta)
+        found = [relax(params, h[0], z[:-1], batch, nudge) for nudge in nudges]
+        (x, _), phases = found[0], tuple(phase for _, phase in found)
         errors = (*map(jnp.subtract, z[:-1], x), output)
-        return Calculations(batch.x, h, z, (*x, labels(batch, z[-1])), errors, aux=deltas)
+        return Calculations(batch.x, h, z, (*x, labels(batch, z[-1])), errors, aux=phases)
 
     def calc_updates(params, lambda_):
-        relaxed = lambda_._replace(z=lambda_.targets)
-        updates = local_updates(network, params.forward, relaxed, lambda_.aux, reduction)
+        size = len(lambda_.x)
+
+        def at(phase):
+            """dF/dθ, summed over the states of a phase."""
+            times = len(phase.deltas[-1]) // size
+            x = (
+                jnp.tile(lambda_.x, (times, *[1] * (lambda_.x.ndim - 1)))
+                if times > 1
+                else lambda_.x
+            )
+            passed = lambda_._replace(x=x, z=(*phase.states, lambda_.z[-1]))
+            deltas = [delta / size if reduction == "mean" else delta for delta in phase.deltas]
+            return local_updates(network, params.forward, passed, deltas, "sum")
+
+        first, *second = map(at, lambda_.aux)
+        if not second:
+            return Params(jax.tree.map(lambda a: a / beta, first), no_feedback(network))
+        updates = jax.tree.map(lambda a, b: (a - b) / (2 * beta), first, second[0])
         return Params(updates, no_feedback(network))
 
     return Algorithm(
@@ -109,3 +235,19 @@ def predictive_coding(
         loss=network.output_loss.value,
         network=network,
     )
+
+
+def _warn_of_silence(steps: int, step_size: float, hidden_layers: int, order: str) -> None:
+    """Warns if the lowest layer gets less of backprop's error than float32 resolves."""
+    if isinstance(step_size, jax.core.Tracer):
+        return
+    # The ways down, a hop at a time: one hop a step, or in turn as many as there are layers.
+    most = steps if order == "synchronous" else steps + hidden_layers - 1
+    arriving = math.comb(most, hidden_layers) * step_size**hidden_layers
+    if arriving < RESOLVED:
+        warnings.warn(
+            f"steps={steps} of step_size={step_size} bring the lowest of {hidden_layers} hidden "
+            f"layers {arriving:.0e} of the output's error, less than float32 resolves: raise them, "
+            'or set coordinates="errors"',
+            stacklevel=3,
+        )

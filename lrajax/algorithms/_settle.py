@@ -5,9 +5,10 @@ layer's state hangs on the layers next to it alone. So a sweep can take them
 
     synchronously    all layers at once, each from its neighbours' states before the sweep,
     asynchronously   even and odd layers in turn, each from its neighbours' newest states,
+    sequentially     one layer after another, so that news crosses all of them in a sweep,
 
-at the same number of products. With whole steps the second descends the energy one layer at a time,
-block coordinate descent, where the first may swing for ever; a step above 1 is over-relaxation.
+at the same number of products. With whole steps the last two descend the energy a layer at a time,
+where the first may swing for ever.
 """
 
 from collections.abc import Callable
@@ -34,43 +35,49 @@ class Settled(NamedTuple):
     sweeps: Int[Array, ""]
 
 
-def settle(
-    move: Callable[[States, int], Array],
-    states: States,
-    sweeps: int,
-    *,
-    order: str,
-    tolerance: float | None = None,
-    downward: bool = False,
-) -> Settled:
-    """Sweeps over the layers until no state moves by more than the tolerance.
+def in_turn(
+    move: Callable[[States, int], Array], order: str, *, downward: bool = False
+) -> Callable[[States], States]:
+    """A sweep over the layers.
 
     Args:
       move: `(states, l) -> state`, the next state of layer l.
-      states: where to begin.
-      sweeps: how many at most.
-      order: "synchronous" or "asynchronous".
-      tolerance: None makes every sweep.
-      downward: whether the uppermost layer is among the first of an asynchronous sweep, rather
-        than the lowest: begin where the news is.
+      order: one of `ORDERS`.
+      downward: whether a sweep in turn begins with the uppermost layer, rather than the lowest:
+        begin where the news is.
     """
-    layers = range(len(states))[:: -1 if downward else 1]
-    turns = {
-        "synchronous": [layers],
-        "asynchronous": [layers[::2], layers[1::2]],
-        "sequential": [[l] for l in layers],
-    }[order]
 
     def sweep(states: States) -> States:
+        layers = range(len(states))[:: -1 if downward else 1]
+        turns = {
+            "synchronous": [layers],
+            "asynchronous": [layers[::2], layers[1::2]],
+            "sequential": [[l] for l in layers],
+        }[order]
         for turn in turns:
             states = tuple(move(states, l) if l in turn else s for l, s in enumerate(states))
         return states
 
+    return sweep
+
+
+def settle(
+    sweep: Callable[[States], States],
+    states: States,
+    sweeps: int,
+    tolerance: float | None = None,
+) -> Settled:
+    """Sweeps until no state moves by more than the tolerance.
+
+    Args:
+      sweep: `states -> states`.
+      states: where to begin.
+      sweeps: how many at most.
+      tolerance: None makes every sweep.
+    """
     if tolerance is None:
-        return Settled(
-            jax.lax.fori_loop(0, sweeps, lambda _, s: sweep(s), states),
-            jnp.asarray(sweeps, jnp.int32),
-        )
+        states = jax.lax.fori_loop(0, sweeps, lambda _, s: sweep(s), states)
+        return Settled(states, jnp.asarray(sweeps, jnp.int32))
 
     def unsettled(carry):
         settled, change = carry
@@ -79,7 +86,8 @@ def settle(
     def body(carry):
         (states, made), _ = carry
         moved = sweep(states)
-        change = jnp.stack([jnp.abs(b - a).max() for a, b in zip(states, moved, strict=True)])
-        return Settled(moved, made + 1), change.max()
+        changes = [jnp.abs(b - a).max() for a, b in zip(states, moved, strict=True)]
+        return Settled(moved, made + 1), jnp.stack(changes).max()
 
-    return jax.lax.while_loop(unsettled, body, (Settled(states, jnp.int32(0)), jnp.inf))[0]
+    start = Settled(states, jnp.int32(0)), jnp.asarray(jnp.inf, states[0].dtype)
+    return jax.lax.while_loop(unsettled, body, start)[0]
