@@ -18,9 +18,19 @@ plt.rcParams["svg.hashsalt"] = "lrajax"  # the same figure gives the same file
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 BOX = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
 TITLES = {
-    "figure1": "angles to backprop, and discrepancy under LRA-E (Fashion-MNIST, 3 layers)",
-    "figure2": "t-SNE of the topmost hidden layer, 5 layers, 2,000 test images of Fashion-MNIST",
-    "figure3": "validation accuracy of DTP and DTP-σ from three initialisations (MNIST)",
+    "figure1": "Figure 1: angles to backprop, discrepancy under LRA-E (Fashion-MNIST, 3 layers)",
+    "steps": "Figure 1 by the step: two readings of the scale of E (Fashion-MNIST, 3 layers)",
+    "figure2": "Figure 2: t-SNE of the topmost hidden layer, 5 layers, 2,000 test images of "
+    "Fashion-MNIST",
+    "figure3": "Figure 3: validation accuracy of DTP and DTP-σ from three initialisations (MNIST)",
+    "figure3_fashion": "Figure 3 on Fashion-MNIST",
+    "sigma": "The σ of DTP-σ by layer, under two readings of equation 11 (MNIST, 8 layers)",
+}
+CELLS = {  # what a figure calls cells that are no rule's
+    **NAMES,
+    "dtp_quiet": "DTP, σ = 0.01",
+    "dtp_sigma_corrupted": 'DTP-σ, "corrupted"',
+    "lra_e-small_e": "LRA-E, E's σ = 0.05",
 }
 
 
@@ -42,7 +52,7 @@ def figure1(records: dict[str, dict]) -> Figure:
         band(frame, [record["final"]["start"][name], *record["curves"][name]], *how, first=0)
 
     for colour, (name, record) in zip(COLOURS, records.items(), strict=False):
-        draw(left, record, "angle", NAMES[name], colour)
+        draw(left, record, "angle", CELLS[name], colour)
     left.axhline(90, color="grey", lw=0.8, ls=":")
     left.set(xlabel="epoch", ylabel="angle to backprop's update (degrees)", ylim=(0, 95))
     left.legend()
@@ -57,7 +67,10 @@ def figure1(records: dict[str, dict]) -> Figure:
 
 def figure2(records: dict[str, dict]) -> Figure:
     """One picture a rule, with the accuracy of its nearest neighbours; numbers are the classes'."""
-    canvas, axes = plt.subplots(2, 2, figsize=(9, 9), layout="constrained")
+    rows = -(-len(records) // 2)
+    canvas, axes = plt.subplots(rows, 2, figsize=(9, 4.5 * rows), layout="constrained")
+    for frame in axes.flat[len(records) :]:
+        frame.axis("off")
     for frame, (name, record) in zip(axes.flat, records.items(), strict=False):
         points, labels = np.array(record["final"]["tsne"]), np.array(record["final"]["labels"])
         frame.scatter(*points.T, c=labels, cmap="tab10", s=5, linewidths=0)
@@ -66,12 +79,13 @@ def figure2(records: dict[str, dict]) -> Figure:
             middle = np.median(points[labels == label], axis=0)
             frame.text(*middle, label, weight="bold", ha="center", va="center", bbox=BOX)
         frame.set(xticks=[], yticks=[])
-        frame.set_title(f"{NAMES[name]}: 10-NN accuracy {record['final']['knn_accuracy']:.1f} %")
+        frame.set_title(f"{CELLS[name]}: 10-NN accuracy {record['final']['knn_accuracy']:.1f} %")
     return canvas
 
 
 def figure3(records: dict[str, dict]) -> Figure:
-    """Accuracy over epochs, a frame a depth; dashed is DTP, solid DTP-σ."""
+    """Accuracy over epochs, a frame a depth; a colour an initialisation, a style a rule."""
+    styles = {"dtp": "--", "dtp_quiet": ":", "dtp_sigma": "-", "dtp_sigma_corrupted": "-."}
     depths, schemes = (sorted({name.split("-")[i] for name in records}) for i in (1, 2))
     canvas, axes = plt.subplots(
         1, len(depths), figsize=(11, 4.2), layout="constrained", sharey=True, squeeze=False
@@ -80,13 +94,68 @@ def figure3(records: dict[str, dict]) -> Figure:
     for name, record in records.items():
         algo, depth, scheme = name.split("-")
         accuracy = 100 - np.array(record["curves"]["valid_error"], float)
-        style = "-" if algo == "dtp_sigma" else "--"
         colour = COLOURS[schemes.index(scheme)]
-        band(frames[depth], accuracy, f"{NAMES[algo]}, {scheme}", colour, style)
+        band(frames[depth], accuracy, f"{CELLS[algo]}, {scheme}", colour, styles[algo])
     for depth, frame in frames.items():
         frame.set(title=f"{depth} hidden layers", xlabel="epoch")
         frame.legend(fontsize=8)
     axes[0, 0].set_ylabel("validation accuracy (%)")
+    return canvas
+
+
+def by_step(record: dict, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [moments], and a measure of `probes.by_step` [moments, seeds, ...]."""
+    steps = record["final"]["steps"]
+    values = np.moveaxis(np.asarray(steps[name], float), 0, 1)
+    return steps["every"] * np.arange(len(values)), values
+
+
+def ribbon(axes, steps, values: np.ndarray, label: str, colour, style: str = "-") -> None:
+    """Draws a measure [moments, seeds] as mean and range."""
+    axes.plot(steps, values.mean(axis=1), style, color=colour, label=label, lw=1.2)
+    axes.fill_between(steps, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
+
+
+def steps(records: dict[str, dict]) -> Figure:
+    """(a) angles of the hidden layers, dotted with the output's; (b) discrepancy; (c) V_L."""
+    canvas, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    for colour, (name, record) in zip(COLOURS, records.items(), strict=False):
+        ribbon(left, *by_step(record, "hidden_angle"), CELLS[name], colour)
+        left.plot(*_mean(record, "angle"), ":", color=colour, lw=1)
+        if name.startswith("lra_e"):
+            at, internal = by_step(record, "internal")
+            loss = by_step(record, "output_loss")[1]
+            ribbon(middle, at, internal, f"{CELLS[name]}: internal", colour)
+            middle.plot(at, (internal + loss).mean(axis=1), ":", color=colour, label="with V_L")
+            ribbon(right, at, loss, CELLS[name], colour)
+    left.axhline(90, color="grey", lw=0.8, ls=":")
+    left.set(ylabel="angle to backprop's update (degrees)", ylim=(0, 95))
+    middle.set(ylabel="discrepancy of an example (nats)", yscale="log")
+    right.set(ylabel="V_L, output loss (nats)", yscale="log")
+    for frame in (left, middle, right):
+        frame.set(xlabel="step")
+        frame.legend(fontsize=8)
+    return canvas
+
+
+def _mean(record: dict, name: str) -> tuple[np.ndarray, np.ndarray]:
+    at, values = by_step(record, name)
+    return at, values.mean(axis=1)
+
+
+def sigma(records: dict[str, dict]) -> Figure:
+    """|σ| of every decoder over the steps, a frame a reading; darker is lower."""
+    canvas, axes = plt.subplots(
+        1, len(records), figsize=(11, 4), layout="constrained", sharey=True, squeeze=False
+    )
+    for frame, (name, record) in zip(axes[0], sorted(records.items(), reverse=True), strict=True):
+        at, values = by_step(record, "sigma")
+        shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, values.shape[2]))
+        for l, shade in enumerate(shades):
+            ribbon(frame, at, values[..., l], f"decoder of layer {l + 2}", shade)
+        frame.set(title=name, xlabel="step", yscale="log")
+    axes[0, 0].set_ylabel("|σ|")
+    axes[0, 0].legend(fontsize=8)
     return canvas
 
 
@@ -109,7 +178,14 @@ def autoencoder(records: dict[str, dict]) -> Figure:
     return canvas
 
 
-FIGURES = {"figure1": figure1, "figure2": figure2, "figure3": figure3}
+FIGURES = {
+    "figure1": figure1,
+    "steps": steps,
+    "figure2": figure2,
+    "figure3": figure3,
+    "figure3_fashion": figure3,
+    "sigma": sigma,
+}
 
 
 def numbers(name: str, results: dict[str, dict[str, dict]]) -> str:
@@ -122,6 +198,15 @@ def numbers(name: str, results: dict[str, dict[str, dict]]) -> str:
                 np.asarray(curves["angle"], float).reshape(len(curves["angle"]), -1).mean(axis=1)
             )
             text = f"angle to backprop {angle[0]:.1f}° after epoch 1, {angle[-1]:.1f}° at the end"
+        elif name == "steps":
+            angle = _mean(record, "hidden_angle")[1]
+            text = f"hidden layers at {angle[0]:.1f}° at the start, {angle[-1]:.1f}° at the end"
+        elif name == "sigma":
+            lowest = by_step(record, "sigma")[1].mean(axis=1)[:, 0]
+            text = (
+                f"lowest |σ| {lowest[0]:.4f} at the start, {lowest.min():.4f} at least, "
+                f"{lowest[-1]:.4f} at the end"
+            )
         elif name == "figure2":
             final = record["final"]
             text = (

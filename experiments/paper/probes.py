@@ -16,6 +16,7 @@ from lrajax.data import Examples
 from lrajax.runs import records
 from lrajax.runs.experiment import Experiment
 from lrajax.steps import forward
+from paper import controls
 
 BATCHES = 40  # mini-batches of 50 validation examples that an epoch's angles are averaged over
 
@@ -258,6 +259,8 @@ def attacked(experiment: Experiment, params: lrajax.Params) -> dict[str, list]:
 
 
 NOTHING = Probe()
+LITERAL = Probe(final=lambda experiment, *_: {"literal": controls.literal(experiment)})
+GREEDY = Probe(final=lambda experiment, *_: {"greedy": controls.greedy(experiment)})
 STEPS = Probe(final=lambda experiment, *_: {"steps": by_step(experiment)})
 ANGLES = Probe(
     angles, lambda experiment, _, measure: {"start": measure(experiment.start().state.params)}

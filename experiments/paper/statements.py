@@ -3,6 +3,7 @@
 They are not the tables: seeds and epochs are few, and a difference counts if it exceeds the spread.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,6 +55,8 @@ def digits(scale: Scale) -> Iterator[Cell]:
         for init in FEEDBACK_INITS:
             inits = {"w_init": init, "e_init": init}
             yield cell(f"{algo}-{init.partition(':')[0]}", algo, **inits)
+    for name, probe in (("literal", probes.LITERAL), ("greedy", probes.GREEDY)):
+        yield dataclasses.replace(cell(name), probe=probe)
     for opt, lr in (("sgd", 0.01), ("sgd", 0.003), ("sgd", 0.001), ("rmsprop", 0.001)):
         yield cell(f"dtp-{opt}-{lr:g}", "dtp", opt=opt, lr=lr)
 
