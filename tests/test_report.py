@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from commands import EXPERIMENTS, run
 
+import lrajax
+
 SMALL = ("--width=16", "--hidden_layers=2", "--epochs=2")
 
 
@@ -151,3 +153,46 @@ def test_backprop_is_measured_against_the_same_draws_and_slopes(monkeypatch):
         settings = scale.settings("backprop", "digits", 2, activation=activation)
         probe = measures.Probe(settings, digits, {})
         np.testing.assert_allclose(probe.measure(probe.start(0)).angles, 0, atol=0.1)
+
+
+def params_with(weights):
+    return lrajax.Params(({"w": weights, "b": np.zeros(weights.shape[-1])},), ())
+
+
+def test_filters_are_images_in_the_shape_of_the_set():
+    from lrajax.runs.page.measures import filters
+
+    rng = np.random.default_rng(0)
+    dense, kernels = rng.normal(size=(24, 5)), rng.normal(size=(3, 3, 2, 5))
+    found = filters(params_with(dense), (2, 4, 3))
+    assert found.shape == (5, 2, 4, 3)
+    assert found[3, 1, 2, 0] == dense[1 * 12 + 2 * 3 + 0, 3]
+    np.testing.assert_array_equal(filters(params_with(dense), (4, 6))[1].ravel(), dense[:, 1])
+    np.testing.assert_array_equal(filters(params_with(kernels), (9, 9, 2))[4], kernels[..., 4])
+    grey = filters(params_with(kernels[:, :, :1]), (9, 9))
+    np.testing.assert_array_equal(grey[4], kernels[:, :, 0, 4])
+    assert filters(params_with(dense), (24,)) is None
+    assert filters(params_with(rng.normal(size=(2, 2, 3, 3, 1, 4))), (9, 9)) is None
+    assert filters(lrajax.Params(((params_with(dense).forward),), ()), (4, 6)) is None
+
+
+def test_filters_with_colours_and_classes_by_name_are_drawn(series):
+    from lrajax.runs.page import figures
+
+    green = np.zeros((1, 2, 2, 3))
+    green[0, 0, 1, 1] = 4.0
+    pixels = image_of(figures.filters(series[0]._replace(filters=green)))
+    np.testing.assert_allclose(pixels[0, 1], [0.5, 1, 0.5])
+    np.testing.assert_allclose(pixels[1, 0], 0.5)
+    assert image_of(figures.filters(series[0]._replace(filters=green[..., :2]))).shape == (2, 2)
+
+    assert series[0].class_names == tuple("0123456789")
+    names = tuple(f"class {i}" for i in range(10))
+    axes = figures.confusion(series[0]._replace(class_names=names)).axes[0]
+    for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert tuple(tick.get_text() for tick in ticks) == names
+
+
+def image_of(figure):
+    (image,) = figure.axes[0].images
+    return np.asarray(image.get_array())

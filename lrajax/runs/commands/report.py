@@ -24,6 +24,7 @@ import numpy as np
 
 from lrajax import data
 from lrajax.runs import page
+from lrajax.runs.page import measures
 from lrajax.runs.page.measures import Probe
 from lrajax.runs.records import optimizer_of
 from lrajax.runs.settings import Settings
@@ -110,7 +111,6 @@ def read_series(run: Run, data_dir: str | None, number: Iterator[int]) -> Iterat
         probe = Probe(run.settings, dataset, values)
         seeds = [run.settings.runs()[member]["seed"] for member in members]
         params = [probe.selected(run.params, member) for member in members]
-        weights = np.asarray(params[0].forward[0]["w"])
         yield Series(
             label=label,
             number=next(number),
@@ -118,8 +118,8 @@ def read_series(run: Run, data_dir: str | None, number: Iterator[int]) -> Iterat
             best_epochs=[run.summary["best_epoch"][member] for member in members],
             start=[probe.measure(probe.start(seed)) for seed in seeds],
             selected=[probe.measure(one) for one in params],
-            # Other layers than dense ones do not look at the whole image.
-            filters=weights.T.reshape(-1, *dataset.image_shape) if weights.ndim == 2 else None,
+            filters=measures.filters(params[0], dataset.image_shape),
+            class_names=dataset.class_names,
         )
 
 

@@ -32,8 +32,8 @@ class Series(NamedTuple):
       best_epochs: of every seed; empty if the run is not finished.
       start: measures before training, one a seed; empty if the run is not finished.
       selected: measures of the selected parameters, one a seed.
-      filters: first-layer weights of the first seed, [n_filters, *image_shape]; None if that layer
-        is not dense.
+      filters: first-layer weights of the first seed, as `measures.filters` gives them.
+      class_names: by label.
     """
 
     label: str
@@ -43,6 +43,7 @@ class Series(NamedTuple):
     start: Sequence[Measures] = ()
     selected: Sequence[Measures] = ()
     filters: np.ndarray | None = None
+    class_names: Sequence[str] = ()
 
 
 def colour(one: Series) -> str:
@@ -130,8 +131,10 @@ def filters(one: Series) -> Figure:
     for axes in grid.flat:
         axes.axis("off")
     for axes, image in zip(grid.flat, one.filters[:FILTERS], strict=False):
-        scale = np.abs(image).max()
-        if image.ndim == 3:  # colours, shown with 0 as grey
+        if image.ndim == 3 and image.shape[2] != 3:  # other channels than red, green and blue
+            image = image.mean(axis=2)
+        scale = np.abs(image).max() or 1
+        if image.ndim == 3:  # with 0 as grey
             axes.imshow(0.5 + image / (2 * scale))
         else:
             axes.imshow(image, cmap="RdBu_r", vmin=-scale, vmax=scale)
@@ -148,7 +151,10 @@ def confusion(one: Series) -> Figure:
     if len(shares) > 20:
         return figure  # too many classes to write numbers
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks(range(len(shares)))
+        axis.set_ticks(range(len(shares)), one.class_names or None)
+    if max(map(len, one.class_names), default=0) > 2:
+        axes.tick_params(labelsize=7)
+        axes.tick_params("x", rotation=90)
     for (label, answer), share in np.ndenumerate(shares):
         if share:
             colour = "white" if share > 40 else "black"

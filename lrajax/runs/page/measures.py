@@ -1,7 +1,7 @@
 """What a finished run's parameters say beyond its errors; computed when a report is drawn."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -112,6 +112,22 @@ class Probe:
             )
             flat = [jnp.abs(slope) < TAIL for slope in slopes]
         return 100 * jnp.stack([layer.mean() for layer in flat])
+
+
+def filters(params: lrajax.Params, image_shape: Sequence[int]) -> np.ndarray | None:
+    """The lowest layer's weights as images, [n_filters, H, W] or with channels [..., C].
+
+    Of a dense layer on images the weights of each unit, of a convolution each kernel; None of other
+    layers and of features that are no images.
+    """
+    theta = params.forward[0]
+    weights = np.asarray(theta["w"]) if isinstance(theta, dict) and "w" in theta else np.zeros(0)
+    if weights.ndim == 4:
+        kernels = np.moveaxis(weights, -1, 0)
+        return kernels[..., 0] if kernels.shape[-1] == 1 else kernels
+    if weights.ndim == 2 and len(image_shape) > 1:
+        return weights.T.reshape(-1, *image_shape)
+    return None
 
 
 def _mirror_angle(theta: dict, e: dict) -> jax.Array:
