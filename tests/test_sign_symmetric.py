@@ -46,3 +46,44 @@ def test_with_the_magnitudes_of_the_forward_weights_equals_backprop(network, bat
         expected_lambda, expected = reference.compute(yardstick, params, batch)
         chex.assert_trees_all_close(lambda_.errors, expected_lambda.errors, rtol=1e-5, atol=1e-6)
         chex.assert_trees_all_close(updates.forward, expected.forward, rtol=1e-5, atol=1e-6)
+
+
+def signed(w, magnitude):
+    return [{"w": np.sign(theta["w"]) * m} for theta, m in zip(w[1:], magnitude, strict=True)]
+
+
+def test_uniform_magnitudes_are_one_a_layer(network, batch):
+    rule, fixed = lrajax.sign_symmetric(network, magnitudes="uniform"), lrajax.rfa(network)
+    params = reference.make_params(rule)
+    scales = [np.sqrt((np.asarray(e["w"]) ** 2).mean()) for e in params.feedback[1:]]
+    feedback = jax.tree.map(jnp.asarray, ((), *signed(params.forward, scales)))
+    expected, same = reference.compute(fixed, params._replace(feedback=feedback), batch)
+    found, updates = reference.compute(rule, params, batch)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5)
+    chex.assert_trees_all_close(updates.forward, same.forward, rtol=1e-5, atol=1e-6)
+
+
+def test_redrawn_magnitudes_keep_signs_and_scale_and_follow_the_key():
+    network = lrajax.mlp((5, 4, 60, 50))
+    rule = lrajax.sign_symmetric(network, magnitudes="redrawn")
+    batch = reference.make_batch(network, 50)
+    params = reference.make_params(rule)
+    positive = jax.tree.map(lambda a: abs(a) if a.ndim == 2 else a, params.forward)
+    params = params._replace(forward=positive)
+    errors = [
+        rule.compute_targets(params, batch, key=jax.random.key(seed)).errors for seed in (0, 0, 1)
+    ]
+    chex.assert_trees_all_equal(errors[0], errors[1])
+    assert np.any(errors[0][1] != errors[2][1])
+    # e = M δ: what M must have been
+    m = np.linalg.lstsq(np.asarray(errors[0][2]), np.asarray(errors[0][1]), rcond=None)[0]
+    delta = np.asarray(errors[0][2], np.float64)
+    assert np.linalg.matrix_rank(delta) >= 49
+    with pytest.raises(ValueError, match="key=None"):
+        rule.compute_targets(params, batch)
+    assert np.isfinite(m).all()
+
+
+def test_unknown_magnitudes_are_named(network):
+    with pytest.raises(ValueError, match="magnitudes='fix'.*'fixed'"):
+        lrajax.sign_symmetric(network, magnitudes="fix")

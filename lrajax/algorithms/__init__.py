@@ -2,7 +2,9 @@
 
 from lrajax.algorithms._backprop import backprop
 from lrajax.algorithms._dfa import dfa
+from lrajax.algorithms._direct_kolen_pollack import direct_kolen_pollack
 from lrajax.algorithms._dtp import dtp, dtp_sigma
+from lrajax.algorithms._dual_prop import dual_prop
 from lrajax.algorithms._equil_prop import equil_prop
 from lrajax.algorithms._kolen_pollack import kolen_pollack
 from lrajax.algorithms._lra_e import lra_e
@@ -10,6 +12,7 @@ from lrajax.algorithms._predictive_coding import predictive_coding
 from lrajax.algorithms._rec_lra import rec_lra
 from lrajax.algorithms._rfa import rfa
 from lrajax.algorithms._sign_symmetric import sign_symmetric
+from lrajax.algorithms._weight_mirror import weight_mirror
 
 ALGORITHMS = {
     "backprop": backprop,
