@@ -279,7 +279,7 @@ def make_train_epoch(
         keys = augment and jax.random.split(jax.random.fold_in(state.key, 2), num_batches)
         has_state = bool(jax.tree.leaves(state.rule_state))
 
-        def step_on(state: TrainState, xs: tuple[Array, PRNGKeyArray | None]):
+        def step_on(state: TrainState, xs: tuple[Array, PyTree]):
             rows, key = xs
             batch = to_batch(examples, rows, num_classes, max_pixel, standardize)
             if augment:

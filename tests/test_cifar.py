@@ -177,6 +177,27 @@ def test_tensorflow_datasets_gives_the_same_in_the_same_order(small, monkeypatch
     assert downloads == [{archive.name: f"https://www.cs.toronto.edu/~kriz/{archive.name}"}]
 
 
+@pytest.mark.parametrize("small", ["cifar10"], indirect=True)
+def test_a_set_that_tensorflow_datasets_prepared_is_read_from_its_folder(small, monkeypatch):
+    name, folder, arrays = small
+    asked = []
+
+    def prepared(name, place):
+        asked.append((name, place))
+        images = np.zeros((20, 32, 32, 3), np.uint8)
+        labels = np.arange(20) % 10
+        return data.dataset.Source((images, labels), (images, labels), cifar.SETS[name].class_names)
+
+    monkeypatch.setattr(data.tfds, "prepared", prepared)
+    (folder.parent / name / "3.0.2").mkdir(parents=True)
+    load(name, folder.parent)
+    assert not asked  # the official files go first
+    for file in arrays:
+        (folder / file).unlink()
+    assert load(name, folder.parent).test.x.sum() == 0
+    assert asked == [(name, folder.parent)]
+
+
 def test_the_real_cifar10():
     """The published moments of its training set; they are of all 50,000 images."""
     beside = pathlib.Path(__file__).parents[2] / "shared" / "data"

@@ -479,12 +479,26 @@ def test_one_validation_example_a_single_class_and_odd_sizes(train, valid, label
         assert result["test_error"] == [0]
 
 
-def test_networks_for_images_refuse_what_is_no_square_grey_image():
+def test_networks_for_images_refuse_what_is_no_image():
     with pytest.raises(
-        ValueError, match=r"^network=lenet takes square .* not 6 inputs: choose mlp"
+        ValueError, match=r"^network=lenet takes images, .* shape \(2, 3\): choose mlp"
     ):
         Experiment(settings(network="lenet", hidden_layers=None), tiny(50, 1))
     Experiment(settings(network="resmlp"), tiny(50, 1))
+
+
+def test_a_shape_is_taken_as_it_is_and_never_guessed_from_the_number_of_pixels():
+    lenet = settings(network="lenet", hidden_layers=None, width=2)
+    for image_shape in ((8, 8), (4, 16), (16, 4), (4, 5, 3)):
+        assert lenet.make_network(image_shape, 2).layers[0].in_shape == (math.prod(image_shape),)
+        first = settings(network="mlp").make_network(image_shape, 2).layers[0]
+        assert first.in_shape == (math.prod(image_shape),)
+    tall, wide = (lenet.make_network(shape, 2) for shape in ((16, 4), (4, 16)))
+    assert tall.layers[1].in_shape == (8, 2, 2)
+    assert wide.layers[1].in_shape == (2, 8, 2)
+    for no_image in ((64,), (3, 21), (64, 1)):
+        with pytest.raises(ValueError, match="network=lenet takes images"):
+            lenet.make_network(no_image, 2)
 
 
 def test_runs_that_cannot_fit_into_the_memory_are_refused_at_once():

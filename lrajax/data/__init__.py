@@ -75,8 +75,9 @@ def load(
         data_dir: for the two MNISTs the folder with the four IDX files, or one holding a folder
             `<name>/` with them; for the CIFARs the folder with the binary batches or the .tar.gz,
             or the one that holds it; default the environment variable `LRAJAX_DATA_DIR`, and
-            without it TFDS's own folder and, the first time, a download. For another TFDS set,
-            TFDS's data folder if it is not the default one. `digits` and paths read no folder.
+            without it TFDS's own folder and, the first time, a download. For another TFDS set, or
+            the CIFARs as TFDS prepares them, TFDS's data folder if it is not the default one.
+            `digits` and paths read no folder.
         valid_size: how many training examples to hold out. Default: 150 of digits' 1,500 (10 %,
             for fewer would make one example's error cost more than 1 %), 2,000 of the MNISTs'
             60,000, 5,000 of the CIFARs' 50,000, and a thirtieth of any other set.
@@ -112,10 +113,8 @@ def _source(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Source,
         return digits.load(), 150
     if name in NAMES:
         folder = data_dir or os.environ.get(ENV_DATA_DIR)
-        module = cifar if name in cifar.SETS else idx
         place = Path(os.path.expanduser(folder)) if folder else None
-        source = module.from_folder(name, place) if place else tfds.fetched(name)
-        return source, 5000 if name in cifar.SETS else 2000
+        return _official(name, place), 5000 if name in cifar.SETS else 2000
     _check_spelling(name)
     path = Path(os.path.expanduser(name))
     if name.endswith(".npz"):
@@ -125,6 +124,17 @@ def _source(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Source,
     else:
         source = tfds.prepared(name, data_dir)
     return source, max(len(source.train[1]) // 30, len(source.class_names))
+
+
+def _official(name: str, place: Path | None) -> Source:
+    """A set by the files that were published."""
+    if place is None:
+        return tfds.fetched(name)
+    if name in idx.SETS:
+        return idx.from_folder(name, place)
+    if (place / name).is_dir() and not cifar.lies_in(name, place):
+        return tfds.prepared(name, place)  # the same images, in TFDS's order
+    return cifar.from_folder(name, place)
 
 
 def _check_spelling(name: str) -> None:

@@ -85,6 +85,13 @@ def urls(name: str) -> dict[str, str]:
     return {SETS[name].archive: URL + SETS[name].archive}
 
 
+def lies_in(name: str, place: Path) -> bool:
+    """Whether `from_folder` finds at least a part of the set."""
+    known = SETS[name]
+    names = (known.archive, *known.md5, *(f"{known.folder}/{file}" for file in known.md5))
+    return place.is_file() or any((place / file).is_file() for file in names)
+
+
 def from_folder(name: str, place: Path) -> Source:
     """The set's folder in `place`, or `place` itself, or the archive in it, or the archive itself.
 
