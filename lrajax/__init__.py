@@ -25,7 +25,7 @@ from lrajax.algorithms import (
 )
 from lrajax.base import Algorithm, Batch, Calculations, Layer, Loss, Network, Params
 from lrajax.cards import Card, audit
-from lrajax.compose import by_layer, stochastic
+from lrajax.compose import by_layer, in_dtype, stochastic
 from lrajax.layers import dense
 from lrajax.networks import autoencoder, mlp
 from lrajax.transforms import normalize_updates
@@ -53,6 +53,7 @@ __all__ = [
     "dtp",
     "dtp_sigma",
     "equil_prop",
+    "in_dtype",
     "initializers",
     "kolen_pollack",
     "layers",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+from jax.typing import DTypeLike
 from jaxtyping import Array, PRNGKeyArray
 
 from lrajax.base import Algorithm, Calculations, Params, PyTree
@@ -158,6 +159,24 @@ def stochastic(make_algorithm: Callable[[PRNGKeyArray | None], Algorithm]) -> Al
         return rule.calc_updates(params, lambda_._replace(aux=lambda_.aux.aux))
 
     return plain._replace(compute_targets=compute_targets, calc_updates=calc_updates)
+
+
+def in_dtype(algo: Algorithm, dtype: DTypeLike) -> Algorithm:
+    """The rule with parameters of another dtype, in which it computes everything else too.
+
+    Layers compute in the dtype of their parameters, rules in that of the activities, and optax
+    keeps its states in that of the parameters; x and y may be of any. What is less than a rounding
+    error of a parameter is lost: bfloat16 has 8 bits of it, so take larger rates than in float32.
+
+    Args:
+      algo: the rule.
+      dtype: of floats, such as `jnp.bfloat16`.
+    """
+
+    def init(key):
+        return jax.tree.map(lambda p: p.astype(dtype), algo.init(key))
+
+    return algo._replace(init=init)
 
 
 def split(key: PRNGKeyArray | None, num: int) -> tuple[None, ...] | Array:

@@ -5,6 +5,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -150,7 +151,9 @@ def local_updates(
       reduction: "sum" over the mini-batch, or "mean".
     """
     below = (lambda_.x, *lambda_.z[:-1])
-    deltas = [reduce_batch(delta, reduction) for delta in deltas]
+    deltas = [
+        reduce_batch(delta, reduction, theta) for delta, theta in zip(deltas, thetas, strict=True)
+    ]
     return tuple(map(layers.vjp_theta, network.layers, thetas, below, deltas))
 
 
@@ -199,9 +202,32 @@ def recall(params: Params, states: tuple) -> Params:
     return params._replace(forward=tuple(map(layers.recall, params.forward, states)))
 
 
-def reduce_batch(delta: Array, reduction: str) -> Array:
-    """Scales per-example deltas so that their sum over the batch is the reduction asked for."""
-    return delta / delta.shape[0] if reduction == "mean" else delta
+def reduce_batch(delta: Array, reduction: str, theta: PyTree = ()) -> Array:
+    """Scales per-example deltas so that their sum over the batch is the reduction asked for.
+
+    Args:
+      delta: [B, ...].
+      reduction: "sum" or "mean".
+      theta: the parameters whose update it is. Inside `jax.shard_map`, where each device has a part
+        of the mini-batch, that update is summed over all of them, and the mean is over all too.
+    """
+    return delta / batch_size(delta, theta) if reduction == "mean" else delta
+
+
+def batch_size(array: Array, theta: PyTree) -> int:
+    """Examples in a mini-batch [B, ...]; inside `jax.shard_map` those on all devices."""
+    return len(array) * math.prod(map(jax.lax.axis_size, layers.batch_axes(array, theta)))
+
+
+def batch_mean(values: Array, theta: PyTree) -> Array:
+    """Mean over the mini-batch of [B], []; inside `jax.shard_map` over all devices."""
+    mean, axes = values.mean(), layers.batch_axes(values, theta)
+    return jax.lax.pmean(mean, axes) if axes else mean
+
+
+def scaled(factor: float | Array, array: Array) -> Array:
+    """A hyperparameter times an array, in the array's dtype: a traced one is float32, say."""
+    return jnp.asarray(factor, array.dtype) * array
 
 
 def check_reduction(reduction: str) -> None:

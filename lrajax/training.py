@@ -155,7 +155,9 @@ def _copied(tree: PyTree) -> PyTree:
 def measure(algo: Algorithm, y: Array, prediction: Array) -> Metrics:
     """Mean loss and error of predictions [B, n_classes] against one-hot labels."""
     wrong = prediction.argmax(axis=-1) != y.argmax(axis=-1)
-    return Metrics(algo.loss(y, prediction).mean(), 100 * wrong.mean())
+    # Of half precision a mean over many examples would be worth little.
+    wide = prediction.astype(jnp.promote_types(prediction.dtype, jnp.float32))
+    return Metrics(algo.loss(y, wide).mean(), 100 * wrong.mean())
 
 
 def make_train_step(

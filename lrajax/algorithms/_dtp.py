@@ -18,7 +18,7 @@ codes of targets and of corrupted activities go back to where the clean activity
 
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from lrajax.checks import at_least, one_of, positive
 from lrajax.losses import gaussian
 from lrajax.noise import standard_normal
 from lrajax.steps import (
+    batch_mean,
     check_reduction,
     forward,
     init_feedback,
@@ -40,6 +41,7 @@ from lrajax.steps import (
     output_error,
     predict,
     reduce_batch,
+    scaled,
 )
 
 SIGMA_LOSSES = ("target", "corrupted")
@@ -50,12 +52,12 @@ class Noise(NamedTuple):
 
     Attributes:
       top: σ of the topmost decoder.
-      below: `(sigma, target, corrupted, clean) -> sigma`: σ of the next decoder below, from this
-        one's, and target, corrupted and clean activity of the layer that this one's noise fell on.
+      below: `(params, sigma, target, corrupted, clean) -> sigma`: σ of the next decoder below, from
+        this one's, and target, corrupted and clean activity of the layer that its noise fell on.
     """
 
     top: float
-    below: Callable[[Any, Array, Array, Array], Any]
+    below: Callable[[Params, Array, Array, Array, Array], Array]
 
 
 class Reconstruction(NamedTuple):
@@ -99,7 +101,7 @@ def dtp(
       ValueError: no hidden layer, a hyperparameter out of range, an unknown reduction.
     """
     at_least("noise", noise, 0)
-    fixed = Noise(noise, lambda sigma, *_: sigma)
+    fixed = Noise(noise, lambda params, sigma, *_: sigma)
     return _dtp(network, fixed, target_rate, reduction, w_init, e_init)
 
 
@@ -137,11 +139,11 @@ def dtp_sigma(
     one_of("sigma_loss", sigma_loss, SIGMA_LOSSES)
     one_of("over_units", over_units, ("sum", "mean"))
 
-    def below(sigma, target, corrupted, clean):
-        loss = gaussian.value(target if sigma_loss == "target" else corrupted, clean).mean()
+    def below(params, sigma, target, corrupted, clean):
+        loss = gaussian.value(target if sigma_loss == "target" else corrupted, clean)
         units = layers.size(clean.shape[1:]) if over_units == "mean" else 1
         # (11). A negative sigma is as good as a positive one: the noise is symmetric.
-        return sigma - loss / units
+        return sigma - batch_mean(loss, params) / units
 
     return _dtp(network, Noise(alpha, below), target_rate, reduction, w_init, e_init)
 
@@ -213,20 +215,16 @@ def _init_decoders(network: Network, key: Array, e_init: Initializer) -> tuple[P
     return ((), *decoders, ())
 
 
-def _weights(decoder: PyTree) -> PyTree:
-    """E^l, without the bias c^l."""
-    return {name: e for name, e in decoder.items() if name != "b"}
-
-
-def _decode_pre(network: Network, params: Params, l: int, z_below: Array, code: Array) -> Array:
-    decoder = params.feedback[l]
-    displacement = layers.feedback(network.layers[l], _weights(decoder), z_below, code)
+def _decode_pre(network: Network, decoder: PyTree, l: int, z_below: Array, code: Array) -> Array:
+    weights = {name: e for name, e in decoder.items() if name != "b"}
+    displacement = layers.feedback(network.layers[l], weights, z_below, code)
     return displacement + jnp.broadcast_to(decoder["b"], displacement.shape)
 
 
 def _decode(network: Network, params: Params, l: int, z_below: Array, code: Array) -> Array:
     """g^l(code)."""
-    return layers.post(network.layers[l - 1], _decode_pre(network, params, l, z_below, code))
+    h = _decode_pre(network, params.feedback[l], l, z_below, code)
+    return layers.post(network.layers[l - 1], h)
 
 
 def _encode(network: Network, params: Params, l: int, z_below: Array) -> Array:
@@ -240,7 +238,7 @@ def _propagate_targets(
 ) -> tuple[Array, ...]:
     """The targets of the hidden layers, [B, ...] each, from the output's error."""
     gradient = layers.vjp_below(network.layers[-1], params.forward[-1], z[-2], output)
-    targets = [z[-2] - target_rate * gradient]
+    targets = [z[-2] - scaled(target_rate, gradient)]
     for l in reversed(_decoded(network)):
         of_z, of_y = (_decode(network, params, l, z[l - 1], code) for code in (z[l], targets[0]))
         targets.insert(0, z[l - 1] - (of_z - of_y))  # (9)
@@ -253,7 +251,7 @@ def _draw_noise(below: list[Array], key: Array) -> list[Array]:
     # In one draw, and then split: it compiles and runs faster than a draw for each layer.
     parts = jnp.split(standard_normal(key, (total,)), ends[1:])
     # Not strict: with nothing to split there is still one part, an empty one.
-    return [part.reshape(z.shape) for part, z in zip(parts, below, strict=False)]
+    return [part.reshape(z.shape).astype(z.dtype) for part, z in zip(parts, below, strict=False)]
 
 
 def _reconstruct(
@@ -267,13 +265,13 @@ def _reconstruct(
     """The cycle of every decoder, from the lowest up; σ comes from the top down."""
     decoded = _decoded(network)
     drawn = _draw_noise([z[l - 1] for l in decoded], key)
-    sigma, cycles = noise.top, list[Reconstruction]()
+    sigma, cycles = jnp.asarray(noise.top, z[0].dtype), list[Reconstruction]()
     for l, normal in zip(reversed(decoded), reversed(drawn), strict=True):
         corrupted = z[l - 1] + sigma * normal  # (10)
         code = _encode(network, params, l, corrupted)
-        decoded_h = _decode_pre(network, params, l, z[l - 1], code)
-        cycles.insert(0, Reconstruction(corrupted, code, decoded_h))
-        sigma = noise.below(sigma, targets[l - 1], corrupted, z[l - 1])
+        h = _decode_pre(network, params.feedback[l], l, z[l - 1], code)
+        cycles.insert(0, Reconstruction(corrupted, code, h))
+        sigma = noise.below(params, sigma, targets[l - 1], corrupted, z[l - 1])
     return tuple(cycles)
 
 
@@ -288,7 +286,7 @@ def _decoder_update(
     """ΔE^l and Δc^l."""
     below = network.layers[l - 1]
     error = gaussian.error(cycle.corrupted, layers.post(below, cycle.h))
-    delta = reduce_batch(layers.vjp_post(below, cycle.h, error), reduction)
-    weights = _weights(params.feedback[l])
-    update = layers.vjp_feedback(network.layers[l], weights, z_below, cycle.code, delta)
-    return {**update, "b": delta.sum(axis=0)}
+    decoder = params.feedback[l]
+    delta = reduce_batch(layers.vjp_post(below, cycle.h, error), reduction, decoder)
+    _, vjp = jax.vjp(lambda e: _decode_pre(network, e, l, z_below, cycle.code), decoder)
+    return vjp(delta)[0]

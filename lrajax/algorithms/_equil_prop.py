@@ -29,12 +29,14 @@ from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
 from lrajax.checks import at_least, below, between, one_of, positive
 from lrajax.losses import half_squared
 from lrajax.steps import (
-    check_labels,
     check_reduction,
     check_shapes,
+    forward,
     init_forward,
+    labels,
     no_feedback,
     reduce_batch,
+    scaled,
 )
 
 
@@ -137,36 +139,40 @@ def equil_prop(
 
         def top_down(s, l):
             above = network.layers[l + 1]
-            return feedback * layers.vjp_below(above, params.forward[l + 1], s[l], s[l + 1])
+            below = layers.vjp_below(above, params.forward[l + 1], s[l], s[l + 1])
+            return scaled(feedback, below)
 
         def move(s, l):
             # -dE/ds + s: what the layers below and above ask of the state
             drive = layers.pre(network.layers[l], params.forward[l], s[l - 1]) if l else h_first
             if l < top:
-                return jnp.clip(s[l] + step_size * (drive + top_down(s, l) - s[l]), low, 1)
-            force = drive - s[l] if y is None else drive - s[l] + beta * (y - s[l])
-            return jnp.clip(s[l] + step_size * force, 0, 1)
+                return jnp.clip(s[l] + scaled(step_size, drive + top_down(s, l) - s[l]), low, 1)
+            force = drive - s[l] if y is None else drive - s[l] + scaled(beta, y - s[l])
+            return jnp.clip(s[l] + scaled(step_size, force), 0, 1)
 
         sweep = in_turn(move, order, downward=y is not None)
         return settle(sweep, start, steps, tolerance)
 
-    def zeros(size, dtype):
-        return tuple(jnp.zeros((size, *layer.out_shape), dtype) for layer in network.layers)
+    def at_rest(params, x):
+        """States of zero, with the dtype and on the devices of what will drive them."""
+        h, _ = forward(network, params.forward, x)
+        return tuple(map(jnp.zeros_like, h))
 
     def free_phase(params, x, start):
-        check_shapes(network, x)
         return relax(params, x, start, free_steps)
 
     def predict(params, x):
-        return free_phase(params, x, zeros(len(x), x.dtype)).states[-1]
+        return free_phase(params, x, at_rest(params, x)).states[-1]
 
     def compute_targets(params, batch, *, key=None):
-        return targets_from(zeros(len(batch.x), batch.x.dtype), params, batch, key)
+        return targets_from(at_rest(params, batch.x), params, batch, key)
 
     def init_state(params, num_examples):
         if num_examples is None:
             raise ValueError("num_examples=None: persistent=True keeps the states of so many")
-        return zeros(num_examples, jnp.result_type(*jax.tree.leaves(params.forward)))
+        x = jax.ShapeDtypeStruct((num_examples, *network.layers[0].in_shape), float)
+        shapes = jax.eval_shape(at_rest, params, x)
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
     def compute_persistent_targets(params, batch, *, key=None, state=None):
         if state is None:
@@ -177,9 +183,11 @@ def equil_prop(
         return lambda_._replace(state=tuple(settled))
 
     def targets_from(start, params, batch, key):
-        x, y = batch.x, batch.y
+        x = batch.x
+        check_shapes(network, x)
         free = free_phase(params, x, start)
-        check_labels(y, free.states[-1])
+        y = labels(batch, free.states[-1])
+        strength = jnp.asarray(beta, y.dtype)
 
         def nudged(beta):
             return relax(params, x, free.states, nudged_steps, y, beta)
@@ -187,12 +195,12 @@ def equil_prop(
         if nudge == "random":
             if key is None:
                 raise ValueError("key=None: the nudge's sign is drawn, so pass key= or set nudge=")
-            sign = jax.random.rademacher(key, (), dtype=x.dtype)
-            first, second, distance = free, nudged(sign * beta), sign * beta
+            distance = jax.random.rademacher(key, (), dtype=y.dtype) * strength
+            first, second = free, nudged(distance)
         elif nudge == "centred":
-            first, second, distance = nudged(-beta), nudged(beta), 2 * beta
+            first, second, distance = nudged(-strength), nudged(strength), 2 * strength
         else:
-            first, second, distance = free, nudged(beta), beta
+            first, second, distance = free, nudged(strength), strength
         z = free.states
         return Calculations(
             x=x,
@@ -207,7 +215,10 @@ def equil_prop(
 
     def energy_gradient(params, x, s):
         """dE/dθ of every layer, over the mini-batch."""
-        negative = [-reduce_batch(s_l, reduction) for s_l in s]
+        negative = [
+            -reduce_batch(s_l, reduction, theta)
+            for s_l, theta in zip(s, params.forward, strict=True)
+        ]
         return tuple(map(layers.vjp_theta, network.layers, params.forward, (x, *s[:-1]), negative))
 
     def calc_updates(params, lambda_):
@@ -215,7 +226,7 @@ def equil_prop(
         at_first = energy_gradient(params, lambda_.x, phases.first.states)
         at_second = energy_gradient(params, lambda_.x, phases.second.states)
         updates = (
-            jax.tree.map(lambda a, b, scale=scale: scale * (b - a) / phases.distance, a, b)
+            jax.tree.map(lambda a, b, scale=scale: scaled(scale, b - a) / phases.distance, a, b)
             for scale, a, b in zip(scales, at_first, at_second, strict=True)
         )
         return Params(tuple(updates), no_feedback(network))

@@ -15,7 +15,7 @@ from lrajax import initializers
 from lrajax.algorithms._rfa import rfa
 from lrajax.base import Algorithm, Initializer, Network, Params
 from lrajax.checks import at_least
-from lrajax.steps import mirrored
+from lrajax.steps import mirrored, scaled
 
 
 def kolen_pollack(
@@ -48,6 +48,6 @@ def kolen_pollack(
         forward = random.calc_updates(params, lambda_).forward
         # E has the orientation of W, so the transpose of W's update is that update itself.
         updates = Params(forward, mirrored(params.feedback, forward))
-        return jax.tree.map(lambda update, p: update + decay * p, updates, params)
+        return jax.tree.map(lambda update, p: update + scaled(decay, p), updates, params)
 
     return random._replace(calc_updates=calc_updates)

@@ -13,6 +13,7 @@ error unit is taken with respect to its pre-activity, in V2 as well. ΔE has the
 E, subtracted from like W, comes to align with Wᵀ.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -32,6 +33,7 @@ from lrajax.steps import (
     mirrored,
     output_error,
     predict,
+    scaled,
 )
 
 
@@ -86,7 +88,7 @@ def lra_e(
             e = params.feedback[l]
             displacement = layers.feedback(network.layers[l], e, z[l - 1], errors[0])  # (5)
             target, error = align(
-                network.layers[l - 1], h[l - 1], z[l - 1], beta * displacement, error_unit
+                network.layers[l - 1], h[l - 1], z[l - 1], scaled(beta, displacement), error_unit
             )
             targets.insert(0, target)
             errors.insert(0, error)
@@ -96,8 +98,8 @@ def lra_e(
         deltas = local_deltas(network, lambda_) if derivative else lambda_.errors
         updates = local_updates(network, params.forward, lambda_, deltas, reduction)  # (7) or (8)
         # ΔE = γ (ΔW)ᵀ; E is stored as its transpose already.
-        follow = jax.tree.map(lambda update: gamma * update, mirrored(params.feedback, updates))
-        return Params(updates, follow)
+        mirror = mirrored(params.feedback, updates)
+        return Params(updates, jax.tree.map(functools.partial(scaled, gamma), mirror))
 
     return Algorithm(
         init=init,

@@ -39,6 +39,7 @@ from lrajax.algorithms._settle import ORDERS, States, in_turn, settle
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
 from lrajax.checks import at_least, between, one_of, positive
 from lrajax.steps import (
+    batch_size,
     check_reduction,
     forward,
     init_forward,
@@ -47,6 +48,7 @@ from lrajax.steps import (
     no_feedback,
     output_error,
     predict,
+    scaled,
 )
 
 NUDGES = ("positive", "centred")
@@ -139,13 +141,13 @@ def predictive_coding(
         *mu, output = map(layers.post, network.layers, h)
         hidden = tuple(map(jnp.subtract, mu, x))
         deltas = map(layers.vjp_post, network.layers[:-1], h[:-1], hidden)
-        return hidden, (*deltas, beta * output_error(network, batch, h[-1], output))
+        return hidden, (*deltas, scaled(beta, output_error(network, batch, h[-1], output)))
 
     def descend_states(params, h_first, batch, beta):
         def move(x, l):
             errors, deltas = errors_at(params, h_first, x, batch, beta)
             above = network.layers[l + 1], params.forward[l + 1], x[l], deltas[l + 1]
-            return x[l] + step_size * (errors[l] - layers.vjp_below(*above))
+            return x[l] + scaled(step_size, errors[l] - layers.vjp_below(*above))
 
         return in_turn(move, order, downward=True)
 
@@ -161,12 +163,12 @@ def predictive_coding(
         def sweep(e):
             x, h = states_of(params, h_first, e)
             output = layers.post(network.layers[-1], h[-1])
-            delta = beta * output_error(network, batch, h[-1], output)
+            delta = scaled(beta, output_error(network, batch, h[-1], output))
             moved = []
             for l in reversed(range(len(e))):
                 g = layers.vjp_below(network.layers[l + 1], params.forward[l + 1], x[l], delta)
                 delta = layers.vjp_post(network.layers[l], h[l], g)
-                moved.insert(0, e[l] + step_size * (g - e[l]))
+                moved.insert(0, e[l] + scaled(step_size, g - e[l]))
             return tuple(moved)
 
         return sweep
@@ -218,13 +220,22 @@ def predictive_coding(
                 else lambda_.x
             )
             passed = lambda_._replace(x=x, z=(*phase.states, lambda_.z[-1]))
-            deltas = [delta / size if reduction == "mean" else delta for delta in phase.deltas]
+            deltas = phase.deltas
+            if reduction == "mean":
+                deltas = [
+                    delta / batch_size(lambda_.z[-1], theta)
+                    for delta, theta in zip(deltas, params.forward, strict=True)
+                ]
             return local_updates(network, params.forward, passed, deltas, "sum")
 
         first, *second = map(at, lambda_.aux)
         if not second:
-            return Params(jax.tree.map(lambda a: a / beta, first), no_feedback(network))
-        updates = jax.tree.map(lambda a, b: (a - b) / (2 * beta), first, second[0])
+            return Params(
+                jax.tree.map(lambda a: a / jnp.asarray(beta, a.dtype), first), no_feedback(network)
+            )
+        updates = jax.tree.map(
+            lambda a, b: (a - b) / jnp.asarray(2 * beta, a.dtype), first, second[0]
+        )
         return Params(updates, no_feedback(network))
 
     return Algorithm(

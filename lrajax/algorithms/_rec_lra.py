@@ -26,7 +26,15 @@ from lrajax import initializers, layers, losses
 from lrajax.algorithms._lra_e import align, lra_e
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
 from lrajax.checks import at_least
-from lrajax.steps import forward, init_feedback, init_forward, labels, output_error, reduce_batch
+from lrajax.steps import (
+    forward,
+    init_feedback,
+    init_forward,
+    labels,
+    output_error,
+    reduce_batch,
+    scaled,
+)
 
 
 def rec_lra(
@@ -104,7 +112,7 @@ def rec_lra(
         for l in reversed(range(1, len(network.layers))):
             displacement = displace(params.feedback[l], l, errors, z[l - 1])
             target, error = align(
-                network.layers[l - 1], h[l - 1], z[l - 1], beta * displacement, error_unit
+                network.layers[l - 1], h[l - 1], z[l - 1], scaled(beta, displacement), error_unit
             )
             targets.insert(0, target)
             errors.insert(0, error)
@@ -113,7 +121,7 @@ def rec_lra(
     def skip_update(e, l, lambda_):
         """γ z^l (e^L)ᵀ."""
         below, error = (a.reshape(len(a), -1) for a in (lambda_.z[l - 1], lambda_.errors[-1]))
-        delta = gamma * reduce_batch(below, reduction)
+        delta = scaled(gamma, reduce_batch(below, reduction, e))
         return layers.vjp_feedback(carriers[l], e, below, error, delta)
 
     def calc_updates(params, lambda_):

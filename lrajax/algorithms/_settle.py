@@ -89,5 +89,6 @@ def settle(
         changes = [jnp.abs(b - a).max() for a, b in zip(states, moved, strict=True)]
         return Settled(moved, made + 1), jnp.stack(changes).max()
 
-    start = Settled(states, jnp.int32(0)), jnp.asarray(jnp.inf, states[0].dtype)
-    return jax.lax.while_loop(unsettled, body, start)[0]
+    # Like the states where `jax.shard_map` splits the batch: each part settles by itself.
+    endless = jnp.full_like(states[0], jnp.inf, shape=())
+    return jax.lax.while_loop(unsettled, body, (Settled(states, jnp.int32(0)), endless))[0]

@@ -24,8 +24,8 @@ def _over_examples(function: Callable, in_axes: Any) -> Callable:
 
 
 def pre(layer: Layer, theta: PyTree, z_below: Array) -> Array:
-    """Pre-activity h, [B, *out_shape]."""
-    return _over_examples(layer.pre, (None, 0))(theta, z_below)
+    """Pre-activity h, [B, *out_shape], in the dtype of theta, whatever the activity below has."""
+    return _over_examples(layer.pre, (None, 0))(theta, jnp.asarray(z_below, dtype(theta, z_below)))
 
 
 def post(layer: Layer, h: Array) -> Array:
@@ -68,10 +68,36 @@ def vjp_feedback(layer: Layer, e: PyTree, z_below: Array, error: Array, delta: A
     return vjp(delta)[0]
 
 
+def dtype(theta: PyTree, z_below: Array) -> jnp.dtype:
+    """What a layer computes in: its parameters' dtype, or, without any, that of its input.
+
+    Inputs of integers or booleans are computed with as floats.
+    """
+    floating = [a for a in jax.tree.leaves(theta) if jnp.issubdtype(a.dtype, jnp.floating)]
+    if floating or jnp.issubdtype(z_below.dtype, jnp.floating):
+        return jnp.result_type(*(floating or [z_below]))
+    return jnp.result_type(float)
+
+
+def batch_axes(array: Array, parameters: PyTree) -> tuple[str, ...]:
+    """The mesh axes over which `jax.shard_map` splits a mini-batch: not those of the parameters."""
+    axes = _varies_over(array).difference(*map(_varies_over, jax.tree.leaves(parameters)))
+    return tuple(sorted(axes))
+
+
+def _varies_over(array: Array) -> frozenset[str]:
+    return jax.typeof(array).manual_axis_type.varying
+
+
+def mean_over_examples(z: Array, theta: PyTree) -> Array:
+    """The mean of what one example of a mini-batch has, for layers: over all, on all devices."""
+    return jax.lax.pmean(z, (EXAMPLES, *batch_axes(z, theta)))
+
+
 def remember(layer: Layer, theta: PyTree, state: PyTree, z_below: Array) -> PyTree:
     """The layer's state after a mini-batch; running statistics, say."""
     mapped = jax.vmap(layer.remember, (None, None, 0), out_axes=None, axis_name=EXAMPLES)
-    return mapped(theta, state, z_below)
+    return mapped(theta, state, jnp.asarray(z_below, dtype(theta, z_below)))
 
 
 def recall(theta: PyTree, state: PyTree) -> PyTree:

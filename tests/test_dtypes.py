@@ -1,0 +1,126 @@
+"""Numbers in other dtypes: the caller's x and y, and parameters in half precision."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+
+import lrajax
+from lrajax import layers, losses, training
+
+NETWORK = lrajax.mlp((5, 4, 6, 3, 2))
+KEY = jax.random.key(3)
+every_rule = pytest.mark.parametrize("name", lrajax.ALGORITHMS)
+# Traced, a hyperparameter is a float32 array.
+SWEPT = {
+    "equil_prop": {"beta": 1.0, "step_size": 0.5},
+    "dtp": {"noise": 0.36, "target_rate": 0.1},
+    "dtp_sigma": {"alpha": 0.01, "target_rate": 0.1},
+    "lra_e": {"beta": 0.1, "gamma": 1.0},
+    "rec_lra": {"beta": 0.1, "gamma": 1.0},
+    "kolen_pollack": {"decay": 1e-3},
+    "predictive_coding": {"step_size": 0.05, "beta": 1.0},
+}
+
+
+def quick(function):
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def computed(name, params, batch, **hyperparameters):
+    return reference.compute(
+        lrajax.ALGORITHMS[name](NETWORK, **hyperparameters), params, batch, KEY
+    )
+
+
+def black_and_white(x=np.float32, y=np.float32):
+    """Pixels of 0 and 1, which any dtype holds."""
+    pixels = np.random.default_rng(0).integers(2, size=(7, 5)).astype(x)
+    return lrajax.Batch(pixels, np.eye(2)[np.arange(7) % 2].astype(y))
+
+
+@every_rule
+def test_inputs_and_labels_of_any_dtype_are_as_float32(name):
+    params = reference.make_params(lrajax.ALGORITHMS[name](NETWORK))
+    compute = quick(functools.partial(computed, name))
+    lambda_, updates = compute(params, black_and_white())
+    pairs = [(np.uint8, np.uint8), (bool, bool), (np.float64, np.float64), (np.int8, np.float16)]
+    # All in one program: a program each would take a minute of compilation.
+    batches = [black_and_white(*pair) for pair in pairs]
+    others = quick(lambda params, *batches: [computed(name, params, b) for b in batches])
+    for batch, (found, changes) in zip(batches, others(params, *batches), strict=True):
+        chex.assert_trees_all_equal_dtypes(found._replace(x=()), lambda_._replace(x=()))
+        close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
+        close((found._replace(x=()), changes), (lambda_._replace(x=()), updates))
+        predict = lrajax.ALGORITHMS[name](NETWORK).predict
+        shape = jax.eval_shape(predict, params, batch.x)
+        assert shape.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("loss", ["categorical", "bernoulli", "gaussian", "cauchy", "half_squared"])
+@pytest.mark.parametrize("dtype", [np.uint8, bool, np.int8, np.float16, np.float64])
+def test_losses_compute_in_the_dtype_of_the_activity(loss, dtype):
+    loss, y = getattr(losses, loss), np.eye(3, dtype=np.float32)
+    z = jnp.array(np.random.default_rng(0).dirichlet(np.ones(3), size=3), jnp.float32)
+    for function in (loss.value, loss.error):
+        found = function(y.astype(dtype), z)
+        assert found.dtype == jnp.float32
+        np.testing.assert_array_equal(found, function(y, z))
+
+
+@every_rule
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_all_is_computed_in_half_precision(name, dtype):
+    """With nothing promoted, under hyperparameters and labels of float32."""
+    wide = reference.make_params(lrajax.ALGORITHMS[name](NETWORK))
+    params = jax.tree.map(lambda a: a.astype(dtype), wide)
+    batch = reference.make_batch(NETWORK, 7)
+
+    def of_values(params, batch, values):
+        return computed(name, params, batch, **values)
+
+    values = {key: jnp.float32(value) for key, value in SWEPT.get(name, {}).items()}
+    with jax.numpy_dtype_promotion("strict"):
+        lambda_, updates = quick(of_values)(params, batch, values)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    for leaf in jax.tree.leaves(lambda_._replace(x=())):
+        assert leaf.dtype in (dtype, jnp.int32)
+    if not name.startswith("dtp"):  # whose noise is the same, but rounded
+        _, expected = quick(of_values)(wide, batch, values)
+        flat, right = (
+            np.concatenate([np.ravel(leaf).astype(np.float32) for leaf in jax.tree.leaves(tree)])
+            for tree in (updates, expected)
+        )
+        assert np.linalg.norm(flat - right) < 0.05 * np.linalg.norm(right)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.sgd(0.1, momentum=0.9),
+        optax.rmsprop(1e-3),
+        optax.adamw(optax.cosine_decay_schedule(1e-3, 9)),
+    ],
+    ids=["momentum", "rmsprop", "adamw"],
+)
+def test_a_run_in_bfloat16_keeps_it(optimizer):
+    algo = lrajax.in_dtype(lrajax.lra_e(NETWORK), jnp.bfloat16)
+    state = jax.eval_shape(lambda: training.init_state(algo, optimizer, KEY))
+    after, metrics = jax.eval_shape(
+        training.make_train_step(algo, optimizer), state, reference.make_batch(NETWORK, 7)
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+    floats = [a.dtype for a in jax.tree.leaves((after.params, after.opt_state))]
+    assert {d for d in floats if d != jnp.int32} == {jnp.dtype(jnp.bfloat16)}
+    assert metrics.loss.dtype == jnp.float32  # or a mean of thousands would be worth little
+
+
+def test_a_layer_without_parameters_keeps_its_inputs_dtype():
+    layer = NETWORK.layers[0]._replace(pre=lambda theta, z: z)
+    assert layers.pre(layer, {}, np.ones((2, 5), bool)).dtype == jnp.float32
+    assert layers.pre(layer, {}, np.ones((2, 5), jnp.bfloat16)).dtype == jnp.bfloat16
