@@ -28,4 +28,4 @@ ALGORITHMS = {
     "predictive_coding": predictive_coding,
 }
 
-__all__ = ["ALGORITHMS", *ALGORITHMS]
+__all__ = ["ALGORITHMS", *ALGORITHMS, "direct_kolen_pollack", "dual_prop", "weight_mirror"]

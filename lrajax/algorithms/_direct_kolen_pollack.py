@@ -55,9 +55,8 @@ def direct_kolen_pollack(
 
     def calc_updates(params, lambda_):
         delta = reduce_batch(lambda_.errors[-1].reshape(-1, n_output), reduction)
-        shortcuts = (
-            follow(e, z, delta) for e, z in zip(params.feedback[1:], lambda_.z, strict=False)
-        )
+        pairs = zip(params.feedback[1:], lambda_.z[:-1], strict=True)
+        shortcuts = (follow(e, z, delta) for e, z in pairs)
         updates = fixed.calc_updates(params, lambda_)._replace(feedback=((), *shortcuts))
         return jax.tree.map(lambda update, p: update + decay * p, updates, params)
 

@@ -5,9 +5,10 @@
     δ^l     = (s+^l - s-^l) / β                    their difference is the error
     ΔW^l    = δ^l (z^{l-1})ᵀ
 
-Each unit holds two states, pushed apart by the errors above; their mean goes up, and their difference
-down. No derivative is taken of the activation: δ is its difference quotient, and the rule backprop
-up to β². The publication relaxes both states by further passes, in which their mean replaces z.
+Each unit holds two states, pushed apart by the errors above; their mean goes up, and their
+difference down. No derivative is taken of the activation: δ is its difference quotient, and the
+rule is backprop up to β². The publication relaxes both states by further passes, in which their
+mean replaces z.
 """
 
 from lrajax import initializers, layers

@@ -11,7 +11,7 @@ at the same number of products. With whole steps the last two descend the energy
 where the first may swing for ever.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -49,12 +49,12 @@ def in_turn(
 
     def sweep(states: States) -> States:
         layers = range(len(states))[:: -1 if downward else 1]
-        turns = {
+        orders: dict[str, Sequence[Sequence[int]]] = {
             "synchronous": [layers],
             "asynchronous": [layers[::2], layers[1::2]],
             "sequential": [[l] for l in layers],
-        }[order]
-        for turn in turns:
+        }
+        for turn in orders[order]:
             states = tuple(move(states, l) if l in turn else s for l, s in enumerate(states))
         return states
 

@@ -3,9 +3,9 @@
     e^{l-1} = E^l δ^l,   δ^l = e^l ⊗ φ′(h^l),   δ^L = z^L - y,   ΔW^l = δ^l (z^{l-1})ᵀ     engaged
     ξ ~ N(0, 1),   r = W^l ξ,   ΔE^l = η (E^l - ξ rᵀ)                                       mirror
 
-Random feedback alignment whose feedback learns from noise: units below a layer fire at random, those
-of the layer answer, and the connection back between two of them grows with the product of what they
-did. As the mean of ξ rᵀ is (W^l)ᵀ, E comes to equal Wᵀ, whatever the network is being taught.
+Random feedback alignment whose feedback learns from noise: units below a layer fire at random,
+those of the layer answer, and the connection back between two of them grows with the product of
+what they did. As the mean of ξ rᵀ is (W^l)ᵀ, E comes to equal Wᵀ, whatever the network is taught.
 
 The publication's two modes take turns, each a step here; its units answer by their activation, less
 their mean activity, where here they answer by what their weights alone make of the noise.
@@ -53,12 +53,10 @@ def weight_mirror(
         if key is None:
             raise ValueError("key=None: the mirror draws noise, so pass key=")
         lambda_ = random.compute_targets(params, batch)
-        keys = jax.random.split(key, len(network.layers))
-        noise = (
-            standard_normal(k, z.shape).astype(z.dtype)
-            for k, z in zip(keys, lambda_.z[:-1], strict=False)
-        )
-        return lambda_._replace(aux=tuple(noise))
+        below = lambda_.z[:-1]
+        pairs = zip(jax.random.split(key, len(below)), below, strict=True)
+        noise = tuple(standard_normal(key, z.shape).astype(z.dtype) for key, z in pairs)
+        return lambda_._replace(aux=noise)
 
     def mirror(layer, theta, e, noise):
         """η (E - ξ rᵀ), in the orientation of W."""
