@@ -81,7 +81,6 @@ def test_redrawn_magnitudes_keep_signs_and_scale_and_follow_the_key():
     np.testing.assert_allclose(error.sum(), 60 * (1 - 2 / np.pi) * scale * delta.sum(), rtol=0.1)
     with pytest.raises(ValueError, match="key=None"):
         rule.compute_targets(params, batch)
-    assert np.isfinite(m).all()
 
 
 def test_unknown_magnitudes_are_named(network):
