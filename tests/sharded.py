@@ -1,0 +1,68 @@
+"""Compares every rule on one device with a mini-batch split over two, in `jax.shard_map` and on a
+mesh with explicit axes. Run by test_sharded.py as a process of its own: how many devices a CPU
+shows must be said before JAX starts.
+
+    python tests/sharded.py
+
+Prints the largest difference of each rule's update, a line each: RULE, way, difference.
+"""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import reference
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import lrajax
+from lrajax.algorithms import _dtp
+
+SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
+KEY = jax.random.key(0)
+
+
+def quick(function):
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def in_shard_map(updates):
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
+    return quick(jax.shard_map(updates, mesh=mesh, in_specs=(WHOLE, SPLIT), out_specs=WHOLE))
+
+
+def on_explicit_axes(updates):
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
+
+    def computed(params, batch):
+        with jax.set_mesh(mesh):
+            there = jax.device_put(params, NamedSharding(mesh, WHOLE))
+            return quick(updates)(there, jax.device_put(batch, NamedSharding(mesh, SPLIT)))
+
+    return computed
+
+
+def gap(found, expected):
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    return max(np.abs(np.asarray(a) - np.asarray(b)).max() for a, b in pairs)
+
+
+def main():
+    # Each device draws for its own part; where noise is the same everywhere, results must be too.
+    _dtp.standard_normal = lambda key, shape: jnp.ones(shape)
+    for name, factory in lrajax.ALGORITHMS.items():
+        rule = factory(lrajax.mlp((5, 4, 6, 3, 2)), reduction="mean")
+        params, batch = reference.make_params(rule), reference.make_batch(rule.network, 8)
+
+        def updates(params, batch, rule=rule):
+            return rule.calc_updates(params, rule.compute_targets(params, batch, key=KEY))
+
+        expected = quick(updates)(params, batch)
+        for way in (in_shard_map, on_explicit_axes):
+            print(name, way.__name__, gap(way(updates)(params, batch), expected), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""A mini-batch split over devices by JAX's own means, for every rule."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import lrajax
+
+SCRIPT = pathlib.Path(__file__).with_name("sharded.py")
+
+
+def test_every_rule_gives_the_update_of_one_device():
+    done = subprocess.run(
+        [sys.executable, SCRIPT], capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr
+    found = {(name, way): float(gap) for name, way, gap in map(str.split, done.stdout.splitlines())}
+    ways = ("in_shard_map", "on_explicit_axes")
+    assert found.keys() == {(name, way) for name in lrajax.ALGORITHMS for way in ways}
+    assert {case: gap for case, gap in found.items() if gap > 1e-6} == {}
