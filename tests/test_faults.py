@@ -58,7 +58,7 @@ def test_a_run_killed_at_random_is_the_run_left_alone(tmp_path, alone):
     status, _, stderr = kill.finish(start(tmp_path))
     assert status == 0, stderr
     assert kill.results(tmp_path) == alone
-    assert not list(tmp_path.glob("checkpoint-*"))
+    assert checkpoint.steps(tmp_path) == [EPOCHS]  # from which more epochs go on
 
 
 def test_signals_and_damaged_files(tmp_path, alone):
@@ -106,6 +106,7 @@ def test_the_second_signal_ends_the_process_in_the_middle_of_an_epoch():
         "import time\n"
         "from lrajax.runs.interruption import Interruption\n"
         "interruption = Interruption(lambda message: print(message, flush=True))\n"
+        "interruption.begin()\n"
         "print('ready', flush=True)\n"
         "time.sleep(100)"
     )
@@ -118,6 +119,20 @@ def test_the_second_signal_ends_the_process_in_the_middle_of_an_epoch():
     assert process.wait(timeout=30) == 143
     assert time.monotonic() - began < 10
     process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.3, 1.5])
+def test_a_signal_before_the_first_epoch_ends_with_a_line(number, seconds):
+    """While JAX is imported, flags are read, or data are loaded."""
+    process = subprocess.Popen(
+        [sys.executable, kill.TRAIN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(seconds)
+    process.send_signal(number)
+    status, stdout, stderr = kill.finish(process)
+    assert (status, stdout) == (128 + number, "")
+    assert stderr == f"train.py: {number.name}: stopped before the first epoch\n"
 
 
 def test_a_run_on_other_devices_resumes_too(tmp_path):

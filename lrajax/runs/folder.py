@@ -1,7 +1,7 @@
 """The folder of a run, `--out_dir`: config.json, metrics.jsonl, summary.json, best_params.npz.
 
-While the run lasts there are checkpoints too, so that the same command goes on where it was left,
-and a lock, so that no two processes write there.
+There are checkpoints too, so that the same command goes on where it was left, and one with more
+epochs where the last one ended; and a lock, so that no two processes write there.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ class RunFolder:
 
     Attributes:
       path: the folder.
+      summary: the result of this very run, if the folder holds it; None if there is work to do.
       error: why the latest writing failed, None if it did not. What could not be written is tried
         again with what comes next.
     """
@@ -37,14 +38,15 @@ class RunFolder:
         """Looks without touching.
 
         Args:
-          path: need not exist.
+          path: need not exist; a leading ~ is the home folder.
           settings: of the run.
           say: tells the user, in a line.
 
         Raises:
-          ValueError: another run, or a finished one, is there.
+          ValueError: another run is there, or one that this one does not continue.
         """
-        self.path = pathlib.Path(path)
+        self.path = pathlib.Path(path).expanduser()
+        self.summary: dict[str, Any] | None = None
         self.error: OSError | None = None
         self._config = records.config(settings)
         self._epochs = settings.epochs
@@ -75,8 +77,7 @@ class RunFolder:
                     "wait for it, or choose another folder"
                 ) from None
             self._check_same()  # whoever had the lock may have begun a run, or ended this one
-            if not (self.path / "config.json").exists():
-                records.write_json(self.path / "config.json", self._config)
+            self._take_over()
             self._metrics.touch()
 
     def close(self) -> None:
@@ -135,7 +136,8 @@ class RunFolder:
             self._write_pending(flush=True)
             checkpoint.write(self.path / "best_params.npz", checkpoint.to_npz(best_params))
             records.write_json(self.path / "summary.json", result)
-            checkpoint.remove(self.path)
+            # The last one stays: a command with more epochs goes on from there.
+            checkpoint.remove(self.path, except_for=checkpoint.steps(self.path)[-1:])
 
     def _write_pending(self, flush: bool) -> None:
         # "r+b" never makes a new file: lines must not begin in the middle of a run.
@@ -159,21 +161,73 @@ class RunFolder:
                 )
             return
         theirs, mine = _settings_in(config), self._config["settings"]
-        if names := records.differing(theirs, mine):
+        names = records.differing(theirs, mine)
+        fits = {"seeds": set(theirs["seeds"]) < set(mine["seeds"]), "epochs": True}
+        if wrong := [name for name in names if not fits.get(name)]:
             raise ValueError(
-                f"out_dir={self.path} already holds a different run ({', '.join(names)} differ): "
+                f"out_dir={self.path} already holds a different run ({', '.join(wrong)} differ): "
                 "choose another folder, or delete that one"
             )
-        if (self.path / "summary.json").exists():
+        finished = self.path / "summary.json"
+        summary = records.read_json(finished) if finished.exists() else None
+        if summary and (not names or None not in summary["diverged_at"]):
+            self.summary = summary
+        elif "epochs" in names:
+            self._check_longer(theirs["epochs"])
+
+    def _check_longer(self, planned: int) -> None:
+        """Raises ValueError if a run of `planned` epochs cannot become one of this length."""
+        done = len(_whole_lines(self._metrics.read_bytes())) if self._metrics.exists() else 0
+        if done > self._epochs:
             raise ValueError(
-                f"out_dir={self.path} already holds this run, finished: read its summary.json, "
-                "or delete the folder to run it again"
+                f"epochs={self._epochs} is less than the {done} that out_dir={self.path} holds "
+                "already: ask for as many or more, or choose another folder"
             )
+        schedule = self._config["settings"]["schedule"]
+        if schedule != "constant" and done:
+            raise ValueError(
+                f"epochs={self._epochs} cannot continue out_dir={self.path}, begun with {planned}: "
+                f"schedule={schedule} falls to 0 over a run's own epochs; choose another folder"
+            )
+
+    def _take_over(self) -> None:
+        """Makes the folder one of this run: an empty one, or one with fewer epochs or seeds."""
+        path = self.path / "config.json"
+        if not path.exists():
+            records.write_json(path, self._config)
+            return
+        config = records.read_json(path)
+        names = records.differing(config["settings"], self._config["settings"])
+        if self.summary or not names:
+            return
+        if "seeds" in names:
+            self._set_aside(len(config["settings"]["seeds"]))
+            records.write_json(path, self._config)
+            return
+        # A result of fewer epochs goes first: its presence says that the run is done.
+        (self.path / "summary.json").unlink(missing_ok=True)
+        records.write_json(path, {**config, "settings": self._config["settings"]})
+
+    def _set_aside(self, seeds: int) -> None:
+        """Moves what there is into a folder of its own.
+
+        XLA's products of a batch of runs differ in the last bits with their number, so seeds that
+        are added are trained with the others from the start, and give what they always give.
+        """
+        aside = self.path / records.seeds_in_words(seeds).replace(" ", "_")
+        self._say(f"{self.path}: more seeds train all of them from the start; moved to {aside}")
+        aside.mkdir(exist_ok=True)
+        checkpoints = [
+            checkpoint.path_of(self.path, step).name for step in checkpoint.steps(self.path)
+        ]
+        for name in (*_RESULTS, *checkpoints, "config.json"):
+            if (self.path / name).exists():
+                (self.path / name).replace(aside / name)
 
     def _note_versions(self, step: int) -> None:
         """Records in config.json that a run goes on under other versions, or on another device."""
         path = self.path / "config.json"
-        config = json.loads(path.read_text())
+        config = records.read_json(path)
         before = config.get("resumed", [config])[-1]
         now = {name: self._config[name] for name in ("versions", "device")}
         if now != {name: before[name] for name in now}:

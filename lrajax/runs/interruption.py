@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM: the first lets the running epoch finish, the second stops at once."""
+"""SIGINT and SIGTERM: the first lets the running epoch finish, the second stops at once.
+
+Before the first epoch there is nothing to finish, so the first stops at once there.
+"""
 
 import os
 import signal
@@ -13,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Listens from its making on.
+    """Listens from its making on, which should come before anything is compiled.
 
     A Python signal handler waits until the compiled epoch returns. The wake-up descriptor is
     written to at once, so a thread that reads it can end the process in the middle of an epoch;
@@ -28,6 +31,7 @@ class Interruption:
         """
         self._signal = 0
         self._say = say
+        self._training = False
         read, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write)
@@ -35,9 +39,17 @@ class Interruption:
             signal.signal(number, lambda *_: None)
         threading.Thread(target=self._listen, args=(read,), daemon=True).start()
 
+    def begin(self) -> None:
+        """Says that epochs are trained from now on, which a first signal lets finish."""
+        self._training = True
+
     def _listen(self, read: int) -> None:
-        (self._signal,) = os.read(read, 1)
-        name = signal.Signals(self._signal).name
+        (first,) = os.read(read, 1)
+        name = signal.Signals(first).name
+        if not self._training:
+            self._say(f"{name}: stopped before the first epoch")
+            os._exit(128 + first)
+        self._signal = first
         self._say(f"{name}: stops after this epoch; a second signal stops at once")
         (second,) = os.read(read, 1)
         os._exit(128 + second)

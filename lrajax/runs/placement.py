@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import sys
 import threading
 from typing import Any
@@ -107,7 +108,7 @@ def join_processes(
       timeout: seconds to wait for the others.
 
     Raises:
-      ValueError: an incomplete set of flags.
+      ValueError: an incomplete set of flags, or an address that cannot be had.
     """
     if coordinator is None:
         if num_processes is not None or process_id is not None:
@@ -124,8 +125,9 @@ def join_processes(
     at_least("timeout", timeout, 1)
 
     def give_up():
+        program = pathlib.Path(sys.argv[0]).name
         print(
-            f"train.py: --coordinator={coordinator} did not bring {num_processes} processes "
+            f"{program}: --coordinator={coordinator} did not bring {num_processes} processes "
             f"together within {timeout} s: start them all, check the address, or raise --timeout",
             file=sys.stderr,
             flush=True,
@@ -135,7 +137,13 @@ def join_processes(
     # JAX's own timeout aborts the process from C++ with a stack trace, so ours comes first.
     timer = threading.Timer(timeout, give_up)
     timer.start()
-    jax.distributed.initialize(
-        coordinator, num_processes, process_id, initialization_timeout=timeout + 60
-    )
-    timer.cancel()
+    try:
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, initialization_timeout=timeout + 60
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"coordinator={coordinator} cannot be used ({error}): choose another port"
+        ) from error
+    finally:
+        timer.cancel()

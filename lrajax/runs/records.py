@@ -203,6 +203,20 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     checkpoint.write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
+def read_json(path: pathlib.Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+      ValueError: the file cannot be read, or is damaged; the message names it.
+    """
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, no JSON: bring it back, or delete it") from error
+
+
 def recorded(path: pathlib.Path, mine: dict[str, Any], but: Sequence[str] = ()) -> dict | None:
     """What the file of a result says, OUT_DIR/TARGET/NAME.json; None if there is no file.
 
@@ -216,7 +230,7 @@ def recorded(path: pathlib.Path, mine: dict[str, Any], but: Sequence[str] = ()) 
     """
     if not path.exists():
         return None
-    record = json.loads(path.read_text())
+    record = read_json(path)
     names = [name for name in differing(record["settings"], mine) if name not in but]
     if names:
         raise ValueError(

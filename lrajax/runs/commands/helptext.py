@@ -5,6 +5,7 @@ absl's own help, the flags in one alphabetical list with their types, stays unde
 
 import inspect
 import textwrap
+from collections.abc import Callable
 
 from absl import flags
 
@@ -92,7 +93,7 @@ def list_text() -> str:
 
 
 def _rule(algo: str) -> str:
-    made = inspect.getdoc(lrajax.ALGORITHMS[algo]).splitlines()[0]
+    made = _first_line(lrajax.ALGORITHMS[algo])
     title = made.removeprefix("Makes ").removesuffix(" for a network.").rstrip(",")
     preset = presets.preset(algo, settings.network_sizes("mlp")["hidden_layers"])
     values = {**settings.defaults(algo), **preset.hyperparameters}
@@ -104,8 +105,14 @@ def _rule(algo: str) -> str:
 def _network(name: str) -> str:
     sizes = settings.network_sizes(name).items()
     text = " ".join(f"{size}={value}" for size, value in sizes if value is not None)
-    first_line = inspect.getdoc(NETWORKS[name]).splitlines()[0]
-    return "\n".join((_entry(name, first_line), *([_entry("", text)] if text else [])))
+    return "\n".join(
+        (_entry(name, _first_line(NETWORKS[name])), *([_entry("", text)] if text else []))
+    )
+
+
+def _first_line(function: Callable) -> str:
+    # `python -OO` takes the docstrings away.
+    return (inspect.getdoc(function) or function.__name__).splitlines()[0]
 
 
 def _entry(name: str, text: str) -> str:

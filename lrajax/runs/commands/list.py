@@ -1,8 +1,8 @@
 """`lrajax list`: the rules with their settings, networks, optimisers and data sets."""
 
-from lrajax.runs.commands import helptext
+from lrajax.runs.commands import commandline, helptext
 
 
 def run() -> None:
     """The command."""
-    print(helptext.list_text())
+    commandline.on_any_terminal(lambda: print(helptext.list_text()))

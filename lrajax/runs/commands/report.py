@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from lrajax import data
-from lrajax.runs import page
+from lrajax.runs import page, records
+from lrajax.runs.commands import commandline
 from lrajax.runs.page import measures
 from lrajax.runs.page.measures import Probe
 from lrajax.runs.records import optimizer_of
@@ -35,7 +36,10 @@ try:
     from lrajax.runs.page import figures
     from lrajax.runs.page.figures import Series
 except ModuleNotFoundError as error:
-    sys.exit(f"report.py: {error.name} is not installed: pip install '.[plots]' has it")
+    sys.exit(
+        f"{commandline.program()}: {error.name} is not installed: pip install matplotlib, or "
+        "lrajax with its extra `plots`"
+    )
 
 PAGE = string.Template(pathlib.Path(page.__file__).with_name("page.html").read_text())
 CURVES = {
@@ -60,27 +64,38 @@ BY_LAYER = {
 class Run:
     """A folder of a run, read."""
 
-    def __init__(self, path: pathlib.Path):
-        """Raises ValueError if the folder holds no run, or no epoch of one."""
-        self.path = path
+    def __init__(self, path: pathlib.Path, name: str):
+        """Raises ValueError if the folder holds no run, or no epoch of one.
+
+        Args:
+          path: of the folder.
+          name: what to call the run.
+        """
+        self.path, self.name = path, name
         try:
-            self.settings = Settings(**json.loads((path / "config.json").read_text())["settings"])
-            lines = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
-        except (OSError, TypeError, KeyError, json.JSONDecodeError) as error:
+            self.settings = Settings(**records.read_json(path / "config.json")["settings"])
+        except (TypeError, KeyError, ValueError) as error:
             raise ValueError(
-                f"{path} is not a run's folder ({error}): name one that train.py --out_dir wrote"
+                f"{path} is not a run's folder ({error}): name one that `train --out_dir` wrote"
             ) from error
-        # The last line of a running or killed training may be cut.
-        epochs = [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            content = (path / "metrics.jsonl").read_bytes()
+            # The last line of a running or killed training may be cut.
+            whole = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+            epochs = [json.loads(line) for line in whole]
+            # One run gives numbers, several give lists; null is a number that does not exist.
+            self.curves = {
+                name: np.array([np.atleast_1d(epoch[name]) for epoch in epochs], float)
+                for name in CURVES
+            }
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path / 'metrics.jsonl'} is missing or damaged: the same train command mends it"
+            ) from error
         if not epochs:
             raise ValueError(f"{path} has no finished epoch: wait for the first")
-        # One run gives numbers, several give lists; null is a number that does not exist.
-        self.curves = {
-            name: np.array([np.atleast_1d(epoch[name]) for epoch in epochs], float)
-            for name in CURVES
-        }
         summary = path / "summary.json"
-        self.summary = json.loads(summary.read_text()) if summary.exists() else None
+        self.summary = records.read_json(summary) if summary.exists() else None
 
     @property
     def params(self) -> pathlib.Path:
@@ -94,7 +109,7 @@ class Run:
         ordered = sorted(numbered, key=lambda pair: tuple(values_of(pair[1]).values()))
         for values, group in itertools.groupby(ordered, key=lambda pair: values_of(pair[1])):
             swept = [f"{name}={value:g}" for name, value in values.items()]
-            yield " ".join([self.path.name, *swept]), values, [number for number, _ in group]
+            yield " ".join([self.name, *swept]), values, [number for number, _ in group]
 
 
 def read_series(run: Run, data_dir: str | None, number: Iterator[int]) -> Iterator[Series]:
@@ -105,16 +120,17 @@ def read_series(run: Run, data_dir: str | None, number: Iterator[int]) -> Iterat
         dataset = data.load(run.settings.dataset, data_dir, **split)
     for label, values, members in run.groups():
         curves = {name: curve[:, members] for name, curve in run.curves.items()}
+        seeds = [run.settings.runs()[member]["seed"] for member in members]
         if dataset is None:
-            yield Series(f"{label} (unfinished)", next(number), curves)
+            yield Series(f"{label} (unfinished)", next(number), curves, seeds)
             continue
         probe = Probe(run.settings, dataset, values)
-        seeds = [run.settings.runs()[member]["seed"] for member in members]
         params = [probe.selected(run.params, member) for member in members]
         yield Series(
             label=label,
             number=next(number),
             curves=curves,
+            seeds=seeds,
             best_epochs=[run.summary["best_epoch"][member] for member in members],
             start=[probe.measure(probe.start(seed)) for seed in seeds],
             selected=[probe.measure(one) for one in params],
@@ -165,7 +181,7 @@ def _row(run: Run) -> str:
     epochs = f"{len(run.curves['train_loss'])} of {settings.epochs}"
     errors = [_error(run.summary, name) for name in ("train_error", "valid_error", "test_error")]
     optimizer = optimizer_of(vars(settings))
-    what = [run.path.name, settings.algo, optimizer, settings.dataset, network]
+    what = [run.name, settings.algo, optimizer, settings.dataset, network]
     cells = [*what, len(settings.seeds), epochs, *errors]
     return "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"
 
@@ -189,42 +205,66 @@ def write_page(runs: Sequence[Run], series: Sequence[Series], folder: pathlib.Pa
             f'<figure id="{name}"><img src="{url}" alt="{text}">'
             f"<figcaption>{text}</figcaption></figure>"
         )
-    title = ", ".join(run.path.name for run in runs)
+    title = ", ".join(run.name for run in runs)
     text = PAGE.substitute(title=html.escape(title), rows=rows(runs), figures="\n".join(cards))
     (folder / "index.html").write_text(text)
 
 
 def write_tensorboard(series: Sequence[Series], folder: pathlib.Path) -> None:
-    """The curves as TensorBoard's event files, a folder for each setting and seed."""
+    """The curves as TensorBoard's event files, a folder for each run, setting and seed."""
     from tensorboardX import SummaryWriter  # lazy: few want it, and it takes a second
 
     for one in series:
-        for seed in range(one.curves["train_loss"].shape[1]):
+        for i, seed in enumerate(one.seeds):
             with SummaryWriter(str(folder / f"{one.label} {seed}".replace(" ", "_"))) as writer:
                 for name, curve in one.curves.items():
-                    for epoch, value in enumerate(curve[:, seed], 1):
+                    for epoch, value in enumerate(curve[:, i], 1):
                         writer.add_scalar(name, value, epoch)
+
+
+def names_of(paths: Sequence[pathlib.Path]) -> list[str]:
+    """What tells runs apart: the last parts of their paths, as many as it takes."""
+    parts = [path.absolute().resolve().parts for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(set(parts)):
+            break
+    return names
+
+
+def path(text: str) -> pathlib.Path:
+    """A path of the command line; a leading ~ is the home folder."""
+    return pathlib.Path(text).expanduser()
 
 
 def run(argv: Sequence[str] | None = None) -> None:
     """Command line to page."""
+    commandline.on_any_terminal(lambda: report(argv))
+
+
+def report(argv: Sequence[str] | None) -> None:
+    """The command itself."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        commandline.program(),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out_dir", nargs="+", type=pathlib.Path, help="folder of a run")
-    parser.add_argument("--to", type=pathlib.Path, help="default: OUT_DIR/report; several: report")
-    parser.add_argument("--data_dir", help="as in train.py")
-    parser.add_argument("--tensorboard", type=pathlib.Path, help="folder for event files")
+    parser.add_argument("out_dir", nargs="+", type=path, help="folder of a run")
+    parser.add_argument("--to", type=path, help="default: OUT_DIR/report; several: report")
+    parser.add_argument("--data_dir", help="as in train")
+    parser.add_argument("--tensorboard", type=path, help="folder for event files")
     flags = parser.parse_args(argv)
+    alone = flags.out_dir[0] / "report" if len(flags.out_dir) == 1 else pathlib.Path("report")
+    folder = flags.to or alone
     try:
-        runs = [Run(path) for path in flags.out_dir]
+        runs = list(map(Run, flags.out_dir, names_of(flags.out_dir)))
         number = itertools.count()
         series = [one for run in runs for one in read_series(run, flags.data_dir, number)]
+        write_page(runs, series, folder)
+        if flags.tensorboard:
+            write_tensorboard(series, flags.tensorboard)
     except ValueError as error:
-        sys.exit(f"report.py: {error}")
-    alone = flags.out_dir[0] / "report" if len(runs) == 1 else pathlib.Path("report")
-    folder = flags.to or alone
-    write_page(runs, series, folder)
-    if flags.tensorboard:
-        write_tensorboard(series, flags.tensorboard)
+        sys.exit(f"{commandline.program()}: {error}")
+    except OSError as error:
+        sys.exit(f"{commandline.program()}: {error.filename} cannot be written ({error.strerror})")
     print(f"{folder / 'index.html'}")

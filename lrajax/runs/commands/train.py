@@ -10,6 +10,7 @@ it was interrupted.
 """
 
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -171,11 +172,15 @@ def settings_from_flags() -> runs.Settings:
 
 
 def train(
-    experiment: Experiment, folder: RunFolder | None, run: training.Run, done: int
+    experiment: Experiment,
+    folder: RunFolder | None,
+    run: training.Run,
+    done: int,
+    interruption: Interruption,
 ) -> tuple[training.Run, int]:
     """Trains to the end, or to a signal, behind a progress bar: the runs, and the signal or 0."""
-    interruption = Interruption(say)
     signal = 0
+    interruption.begin()
     bar = tqdm(
         experiment.epochs(run, done),
         initial=done,
@@ -188,7 +193,8 @@ def train(
         run, signal = epoch.run, interruption.signal()
         stops = signal > 0 or bool(np.all(epoch.diverged_at))
         if OUT_DIR.value:
-            due = stops or epoch.number % CHECKPOINT_EVERY.value == 0
+            last = epoch.number == experiment.settings.epochs
+            due = stops or last or epoch.number % CHECKPOINT_EVERY.value == 0
             on_host = experiment.on_host(run) if due else None
             if folder:
                 folder.write_epoch(epoch, on_host)
@@ -202,6 +208,13 @@ def train(
     return run, signal
 
 
+def show(settings: runs.Settings, result: dict[str, Any]) -> None:
+    """Prints the result's table."""
+    how = f"{settings.algo}, {records.optimizer_of(vars(settings))}, {settings.dataset}"
+    print(f"{how}: error at lowest validation error")
+    print(records.table(result))
+
+
 def finish(experiment: Experiment, folder: RunFolder | None, run: training.Run, signal: int) -> int:
     """Writes and prints the result, as far as there is one; the exit status."""
     train_error = experiment.train_error(run.best.params)
@@ -213,9 +226,7 @@ def finish(experiment: Experiment, folder: RunFolder | None, run: training.Run, 
     complete = epoch[0] == settings.epochs or diverged_at.all()
     if folder and complete:
         folder.write_result(result, best.params)
-    how = f"{settings.algo}, {records.optimizer_of(vars(settings))}, {settings.dataset}"
-    print(f"{how}: error at lowest validation error")
-    print(records.table(result))
+    show(settings, result)
     if folder and folder.error:
         say(f"--out_dir={OUT_DIR.value} does not hold this result ({folder.error.strerror})")
     if not complete:
@@ -230,6 +241,7 @@ def finish(experiment: Experiment, folder: RunFolder | None, run: training.Run, 
 
 def main(argv: list[str]) -> None:
     """Flags to data to compiled epochs to a table."""
+    interruption = Interruption(say)
     try:
         settings = settings_from_flags()
         at_least("checkpoint_every", CHECKPOINT_EVERY.value, 1)
@@ -242,6 +254,9 @@ def main(argv: list[str]) -> None:
             say("--precision=bfloat16 does nothing on a CPU; --network=mlp_bfloat16 rounds there")
         writes = OUT_DIR.value and jax.process_index() == 0
         folder = RunFolder(OUT_DIR.value, settings, say) if writes else None
+        if folder and folder.summary:
+            show(settings, folder.summary)
+            sys.exit(1 if None not in folder.summary["diverged_at"] else 0)
         dataset = data.load(
             settings.dataset,
             DATA_DIR.value,
@@ -256,13 +271,16 @@ def main(argv: list[str]) -> None:
     except ValueError as error:
         commandline.fail(error)
     done, run = experiment.resume(done, run)
-    run, signal = train(experiment, folder, run, done)
-    sys.exit(finish(experiment, folder, run, signal))
+    run, signal = train(experiment, folder, run, done, interruption)
+    status = finish(experiment, folder, run, signal)
+    if folder:
+        folder.close()
+    sys.exit(status)
 
 
 def say(message: str) -> None:
     """Tells the user something in a line of its own, beside the progress bar."""
-    tqdm.write(f"train.py: {message}", file=sys.stderr)
+    tqdm.write(f"{commandline.program()}: {message}", file=sys.stderr)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -275,4 +293,4 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def run() -> None:
     """The command."""
-    app.run(main, flags_parser=parse_flags)
+    commandline.on_any_terminal(lambda: app.run(main, flags_parser=parse_flags))

@@ -29,6 +29,7 @@ class Series(NamedTuple):
       label: what the legend says.
       number: gives colour and dashes, the same in every figure.
       curves: metrics.jsonl by name, [n_epochs, n_seeds].
+      seeds: of the runs.
       best_epochs: of every seed; empty if the run is not finished.
       start: measures before training, one a seed; empty if the run is not finished.
       selected: measures of the selected parameters, one a seed.
@@ -39,6 +40,7 @@ class Series(NamedTuple):
     label: str
     number: int
     curves: Mapping[str, np.ndarray]
+    seeds: Sequence[int]
     best_epochs: Sequence[int] = ()
     start: Sequence[Measures] = ()
     selected: Sequence[Measures] = ()

@@ -1,6 +1,8 @@
 """What a finished run's parameters say beyond its errors; computed when a report is drawn."""
 
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -62,13 +64,25 @@ class Probe:
         return training.to_predict(training.init_state(self.algo, optax.identity(), key, size))
 
     def selected(self, path: pathlib.Path, run: int) -> lrajax.Params:
-        """The parameters of best_params.npz that belong to the run of that number."""
-        arrays = np.load(path, allow_pickle=False)
+        """The parameters of best_params.npz that belong to the run of that number.
+
+        Raises:
+          ValueError: the file is missing, damaged, or of another network.
+        """
         template = jax.eval_shape(lambda: self.start(0))
-        return jax.tree_util.tree_map_with_path(
-            lambda key, _: arrays[jax.tree_util.keystr(key, simple=True, separator="/")][run],
-            template,
-        )
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return jax.tree_util.tree_map_with_path(
+                    lambda key, _: arrays[jax.tree_util.keystr(key, simple=True, separator="/")][
+                        run
+                    ],
+                    template,
+                )
+        except (OSError, ValueError, LookupError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(
+                f"{path} is missing, damaged or of another network: run the same train command "
+                "again with another --out_dir"
+            ) from error
 
     def measure(self, params: lrajax.Params) -> Measures:
         """Everything, on the host."""

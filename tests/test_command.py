@@ -1,0 +1,211 @@
+"""The command, in this process: what it does with a folder, with a terminal, with its words."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lrajax import __main__ as entry
+from lrajax.runs.commands import report, train
+
+SMALL = ("--width=4", "--hidden_layers=1", "--algo=dtp_sigma")
+TIMING = ("seconds", "examples_per_second")
+
+
+class Deaf:
+    """In place of `Interruption`: the tests' own process keeps its signal handlers."""
+
+    def __init__(self, say):
+        pass
+
+    def begin(self):
+        pass
+
+    def signal(self):
+        return 0
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `lrajax train` with the words: status, stdout, stderr."""
+    monkeypatch.setattr(train, "Interruption", Deaf)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["lrajax", "train", *words])
+        monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
+        with pytest.raises(SystemExit) as end:
+            entry.main()
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+def files(folder):
+    """Everything in a folder that must not depend on how it came about."""
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    metrics = [{k: v for k, v in line.items() if k not in TIMING} for line in metrics]
+    params = {k: v.tobytes() for k, v in np.load(folder / "best_params.npz").items()}
+    settings = json.loads((folder / "config.json").read_text())["settings"]
+    return metrics, params, settings, json.loads((folder / "summary.json").read_text())
+
+
+def test_a_finished_run_given_again_prints_its_table(command, tmp_path):
+    words = (*SMALL, "--epochs=1", f"--out_dir={tmp_path}")
+    status, table, _ = command(*words)
+    assert status == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert command(*words) == (0, table, "")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_more_epochs_and_more_seeds_give_the_run_made_so_from_the_start(command, tmp_path):
+    grown, straight = (f"--out_dir={tmp_path / name}" for name in ("grown", "straight"))
+    assert command(*SMALL, "--epochs=1", grown)[0] == 0
+    status, _, said = command(*SMALL, "--epochs=3", grown, "--checkpoint_every=2")
+    assert status == 0
+    assert "goes on after epoch 1 of 3" in said
+    assert command(*SMALL, "--epochs=3", straight)[0] == 0
+    assert files(tmp_path / "grown") == files(tmp_path / "straight")
+
+    status, _, said = command(*SMALL, "--epochs=3", "--num_seeds=2", grown)
+    assert status == 0
+    assert "more seeds train all of them from the start; moved to" in said
+    assert files(tmp_path / "grown" / "1_seed") == files(tmp_path / "straight")
+    two = f"--out_dir={tmp_path / 'two'}"
+    assert command(*SMALL, "--epochs=3", "--num_seeds=2", two)[0] == 0
+    assert files(tmp_path / "grown") == files(tmp_path / "two")
+
+    for words, complaint in (
+        (("--epochs=2", "--num_seeds=2"), "--epochs=2 is less than the 3 that"),
+        (("--epochs=3",), "a different run (seeds differ)"),
+        (("--epochs=3", "--num_seeds=2", "--alpha=0.1"), "(hyperparameters differ)"),
+    ):
+        status, _, said = command(*SMALL, *words, grown)
+        assert status == 2
+        assert said.startswith("lrajax train: --")
+        assert complaint in said
+        assert len(said.splitlines()) == 1
+    assert files(tmp_path / "grown") == files(tmp_path / "two")
+
+
+def test_a_rate_that_falls_over_the_run_does_not_go_on(command, tmp_path):
+    words = (*SMALL, "--schedule=cosine", f"--out_dir={tmp_path}")
+    assert command(*words, "--epochs=1")[0] == 0
+    status, _, said = command(*words, "--epochs=2")
+    assert status == 2
+    assert "schedule=cosine falls to 0 over a run's own epochs" in said
+
+
+def test_a_home_folder_is_expanded(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert command(*SMALL, "--epochs=1", "--out_dir=~/run")[0] == 0
+    assert (tmp_path / "run" / "summary.json").exists()
+    assert not (tmp_path / "~").exists()
+    assert report.path("~/x") == tmp_path / "x"
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/run", "b/run"], ["a/run", "b/run"]),
+        (["a/x/run", "b/x/run"], ["a/x/run", "b/x/run"]),
+        (["a/one", "b/two"], ["one", "two"]),
+        (["a/run", "a/run"], ["run", "run"]),
+    ],
+)
+def test_runs_are_called_by_what_tells_them_apart(paths, names):
+    assert report.names_of(list(map(pathlib.Path, paths))) == names
+
+
+def test_the_working_folder_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert report.names_of([pathlib.Path(".")]) == [tmp_path.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", "{"),
+        ("summary.json", "{"),
+        ("metrics.jsonl", '{"epoch": 1, "tr\n'),
+        ("metrics.jsonl", '{"epoch": 1}\n'),
+        ("best_params.npz", "PK"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(command, tmp_path, monkeypatch, name, content):
+    assert command(*SMALL, "--epochs=1", f"--out_dir={tmp_path}")[0] == 0
+    (tmp_path / name).write_text(content)
+    monkeypatch.setattr(sys, "argv", ["lrajax report"])
+    with pytest.raises(SystemExit) as end:
+        report.run([str(tmp_path)])
+    assert end.value.code.startswith("lrajax report: ")
+    assert str(tmp_path) in end.value.code
+    assert name in end.value.code
+    assert "\n" not in end.value.code
+
+
+def test_a_damaged_summary_is_named_by_the_training_too(command, tmp_path):
+    words = (*SMALL, "--epochs=1", f"--out_dir={tmp_path}")
+    assert command(*words)[0] == 0
+    (tmp_path / "summary.json").write_text("{")
+    status, _, said = command(*words)
+    assert status == 2
+    assert said == (
+        f"lrajax train: {tmp_path / 'summary.json'} is damaged, no JSON: bring it back, or "
+        "delete it\n"
+    )
+
+
+def test_the_lock_is_given_back(command, tmp_path, recwarn):
+    assert command(*SMALL, "--epochs=1", f"--out_dir={tmp_path}")[0] == 0
+    assert not [w for w in recwarn if w.category is ResourceWarning]
+
+
+def test_flags_of_an_earlier_command_in_the_same_process_are_forgotten(command):
+    assert command(*SMALL, "--epochs=1", "--num_seeds=2")[0] == 0
+    _, table, _ = command(*SMALL, "--epochs=1")
+    assert len(table.splitlines()) == 3
+
+
+def test_words_that_are_no_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lrajax", "trian"])
+    with pytest.raises(SystemExit) as end:
+        entry.main()
+    assert end.value.code == 2
+    assert "lrajax: 'trian' is no command" in capsys.readouterr().err
+
+
+PROGRAM = """
+import sys
+sys.argv = ["lrajax", {words}]
+from lrajax import __main__
+__main__.main()
+"""
+
+
+def shell(line, **env):
+    """A line of the shell in which $LRAJAX is the command."""
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"],
+        capture_output=True,
+        timeout=300,
+        env={**os.environ, "LRAJAX": f"{sys.executable} -OO -X dev -m lrajax", **env},
+    )
+
+
+def test_terminals_of_all_kinds():
+    """Closed, of ASCII alone, without docstrings, with development warnings."""
+    done = shell("$LRAJAX list | head -1; $LRAJAX train --help 2>&- >&- ; $LRAJAX list > /dev/null")
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    assert done.stdout == b"Rules, --algo:\n"
+    assert done.returncode == 0
+    run = f"$LRAJAX train {' '.join(SMALL)} --epochs=1"
+    done = shell(run, PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert done.returncode == 0, done.stderr
+    for word in (b"Traceback", b"Warning"):
+        assert word not in done.stderr
