@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import commands
 import jax
 import jax.numpy as jnp
 import kill
@@ -356,9 +357,7 @@ SMALL = ("--width=8", "--hidden_layers=1", "--epochs=3")
 
 
 def run(*flags):
-    done = subprocess.run(
-        [sys.executable, kill.TRAIN, *SMALL, *flags], capture_output=True, text=True
-    )
+    done = commands.run("train.py", *SMALL, *flags)
     return done.returncode, done.stdout, complaint(done.stderr)
 
 

@@ -1,8 +1,8 @@
 """What `train.py --help` and `--list` print."""
 
 import pathlib
-import subprocess
-import sys
+
+from commands import run
 
 import lrajax
 from lrajax import data
@@ -11,9 +11,7 @@ TRAIN = pathlib.Path(__file__).parents[1] / "experiments" / "train.py"
 
 
 def printed(*words):
-    done = subprocess.run(
-        [sys.executable, TRAIN, *words], capture_output=True, text=True, timeout=120
-    )
+    done = run("train.py", *words)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

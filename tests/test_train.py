@@ -2,27 +2,18 @@
 
 import json
 import os
-import pathlib
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+from commands import run, run_anew
 
-TRAIN = pathlib.Path(__file__).parents[1] / "experiments" / "train.py"
 SMALL = ("--width=16", "--hidden_layers=2", "--epochs=2")
 
 
 def train(*flags, env=None):
     environment = {k: v for k, v in os.environ.items() if k != "LRAJAX_DATA_DIR"} | (env or {})
-    return subprocess.run(
-        [sys.executable, TRAIN, *flags],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-    )
+    return (run_anew if env else run)("train.py", *flags, env=environment)
 
 
 def ok(*flags):
