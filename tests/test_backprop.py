@@ -13,6 +13,7 @@ ACTIVATIONS = {
     "hard_tanh": lambda h: jnp.clip(h, -1, 1),
     "relu": jax.nn.relu,
     "softplus": jax.nn.softplus,
+    "sine": jnp.sin,
     "identity": lambda h: h,
 }
 
