@@ -30,6 +30,7 @@ TITLES = {
     "activations": "Hidden units that are on or off, or compete: Fashion-MNIST",
     "robustness": "Error in % under attack, by size: 3 layers, 2,000 test images of Fashion-MNIST",
     "precision": "Products of bfloat16 operands: 3 layers on MNIST",
+    "settling": "Rules that settle: MNIST",
 }
 STATEMENTS = {
     "digits": "Sensitivity and negative controls: 3 layers on the digits",

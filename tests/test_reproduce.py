@@ -354,6 +354,7 @@ def test_bad_input_is_refused_in_one_line(flags, words, tmp_path):
     assert all(word in line for word in words), line
 
 
+@pytest.mark.filterwarnings("ignore:steps=")  # of plain predictive coding at depth
 def test_every_cell_has_settings_that_can_be_run_and_a_name_of_its_own():
     import results
     from paper import beyond, cells
@@ -477,6 +478,7 @@ def committed():
     return ROOT / "results"
 
 
+@pytest.mark.filterwarnings("ignore:steps=")  # of plain predictive coding at depth
 def test_committed_results_are_of_the_settings_that_their_cells_have_now():
     from paper import beyond, cells
 

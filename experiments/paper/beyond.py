@@ -145,6 +145,41 @@ def precision(scale: Scale) -> Iterator[Cell]:
             yield Cell("precision", f"{algo}-{kind}", settings)
 
 
+# Equilibrium propagation whose layers settle one after another, under weak feedback; what each
+# depth trains with was chosen on validation, three epochs of 5,000 or 10,000 images.
+IN_TURN = {
+    "opt": "adam",
+    "order": "sequential",
+    "feedback": 0.3,
+    "step_size": 1.0,
+    "nudge": "centred",
+    "free_steps": 3,
+    "nudged_steps": 1,
+}
+IN_TURN_AT = {
+    3: {"lr": 0.0003, "beta": 0.5, "epochs": 10},
+    8: {"lr": 0.0001, "low": -1.0, "w_init": "orthogonal", "epochs": 6},
+}
+# Predictive coding in the errors' coordinates, in residual nets; W from small ones, the smaller the
+# deeper, so that the activity grows no faster than in a shallow net.
+BY_ERRORS = {"network": "resmlp", "coordinates": "errors", "steps": 3, "step_size": 0.5}
+BY_ERRORS_AT = {
+    64: {"lr": 0.0005, "w_init": "gaussian:0.01"},
+    128: {"lr": 0.0003, "w_init": "gaussian:0.007"},
+}
+
+
+def settling(scale: Scale) -> Iterator[Cell]:
+    """Rules that settle, where they settle well, on MNIST."""
+    for layers, changes in IN_TURN_AT.items():
+        settings = scale.settings("equil_prop", "mnist", layers, seeds=1, **IN_TURN, **changes)
+        yield Cell("settling", f"equil_prop-{layers}", settings)
+    for layers, changes in BY_ERRORS_AT.items():
+        changes = {"width": 128, "epochs": 3, **BY_ERRORS, **changes}
+        settings = scale.settings("predictive_coding", "mnist", layers, seeds=1, **changes)
+        yield Cell("settling", f"predictive_coding-{layers}", settings)
+
+
 TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
     "depth": depth,
     "rules": rules,
@@ -152,5 +187,6 @@ TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
     "activations": activations,
     "robustness": robustness,
     "precision": precision,
+    "settling": settling,
 }
 ALL_TARGETS = {**cells.TARGETS, **statements.TARGETS, **TARGETS}
