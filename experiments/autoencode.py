@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 from jaxtyping import Array
 from tqdm import tqdm
 
@@ -27,11 +27,18 @@ from lrajax.runs import records
 from lrajax.runs.commands import commandline
 from lrajax.runs.experiment import Sets
 
-DATASET = flags.DEFINE_string("dataset", "digits", "digits, mnist or fashion_mnist")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "folder with the data set's IDX files")
-OUT_DIR = flags.DEFINE_string("out_dir", "runs", "folder for the results")
-EPOCHS = flags.DEFINE_integer("epochs", 20, "passes over the training set")
-SEEDS = flags.DEFINE_integer("seeds", 3, "runs of each autoencoder, trained side by side")
+FLAGS = flags.FlagValues()
+DATASET = flags.DEFINE_string(
+    "dataset", "digits", "digits, mnist or fashion_mnist", flag_values=FLAGS
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder with the data set's IDX files", flag_values=FLAGS
+)
+OUT_DIR = flags.DEFINE_string("out_dir", "runs", "folder for the results", flag_values=FLAGS)
+EPOCHS = flags.DEFINE_integer("epochs", 20, "passes over the training set", flag_values=FLAGS)
+SEEDS = flags.DEFINE_integer(
+    "seeds", 3, "runs of each autoencoder, trained side by side", flag_values=FLAGS
+)
 
 SIZES = (256, 32)  # units of the encoder, the code last
 BATCH_SIZE = 50
@@ -164,9 +171,8 @@ def there(rule: str, output: str, dataset: data.Dataset) -> bool:
         ) from error
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Trains what is not there."""
-    del argv
     try:
         at_least("epochs", EPOCHS.value, 1)
         at_least("seeds", SEEDS.value, 1)
@@ -174,7 +180,7 @@ def main(argv: list[str]) -> None:
         pairs = list(itertools.product(RULES, networks.RECONSTRUCTIONS))
         missing = [pair for pair in pairs if not there(*pair, dataset)]
     except ValueError as error:
-        commandline.fail(error)
+        commandline.fail(error, FLAGS)
     for rule, output in missing:
         result = train(Autoencoder(rule, output, dataset), f"{rule}-{output}")
         settings = settings_of(rule, output, dataset)
@@ -185,4 +191,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=commandline.parse_flags)
+    commandline.run(main, FLAGS, __doc__)

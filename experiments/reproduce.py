@@ -25,7 +25,7 @@ import sys
 from collections.abc import Iterator
 
 import jax
-from absl import app, flags
+from absl import flags
 from paper import beyond, cells, probes
 from tqdm import tqdm
 
@@ -37,18 +37,28 @@ from lrajax.runs.experiment import Experiment
 from lrajax.runs.folder import InUseError, RunFolder
 
 TARGETS = beyond.ALL_TARGETS
+FLAGS = flags.FlagValues()
 TARGET = flags.DEFINE_list(
-    "target", ["all"], f"{', '.join(TARGETS)}, with commas, or all: the paper"
+    "target", ["all"], f"{', '.join(TARGETS)}, with commas, or all: the paper", flag_values=FLAGS
 )
 CELLS = flags.DEFINE_list(
-    "cells", [""], "only the cells whose names contain one of these, lra_e-8,dfa say"
+    "cells",
+    [""],
+    "only the cells whose names contain one of these, lra_e-8,dfa say",
+    flag_values=FLAGS,
 )
-SEEDS = flags.DEFINE_integer("seeds", None, "seeds of every cell; default: 5, or 1 with --quick")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "folder with mnist/ and fashion_mnist/")
+SEEDS = flags.DEFINE_integer(
+    "seeds", None, "seeds of every cell; default: 5, or 1 with --quick", flag_values=FLAGS
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder with mnist/ and fashion_mnist/", flag_values=FLAGS
+)
 OUT_DIR = flags.DEFINE_string(
-    "out_dir", None, "folder for the results; default: results, or results-quick"
+    "out_dir", None, "folder for the results; default: results, or results-quick", flag_values=FLAGS
 )
-QUICK = flags.DEFINE_bool("quick", False, "two epochs of narrow networks on the digits")
+QUICK = flags.DEFINE_bool(
+    "quick", False, "two epochs of narrow networks on the digits", flag_values=FLAGS
+)
 
 CHECKPOINT_EVERY = 5  # epochs
 
@@ -60,7 +70,8 @@ def chosen_cells() -> list[cells.Cell]:
     for target in TARGET.value:
         one_of("target", target, ["all", *TARGETS])
     seeds = tuple(range(count))
-    quick = cells.Scale(seeds, epochs=2, depths=(3,), width=16, dataset="digits")
+    smaller = {"width": 16, "dataset": "digits"}
+    quick = cells.Scale(seeds, epochs=2, depths=(3,), smaller=smaller)
     scale = quick if QUICK.value else cells.Scale(seeds)
     # "all" is the paper's.
     names = cells.TARGETS if "all" in TARGET.value else TARGET.value
@@ -263,16 +274,15 @@ def in_rounds(lists: list[list[cells.Cell]]) -> list[cells.Cell]:
     return [part for each in rounds for part in each if part is not None]
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Trains what is missing."""
-    del argv
     try:
         chosen = chosen_cells()
         parts = in_rounds([missing_parts(cell) for cell in chosen])
         for name in sorted({part.settings.dataset for part in parts}):
             load(name)
     except ValueError as error:
-        commandline.fail(error)
+        commandline.fail(error, FLAGS)
     if not parts:
         print(f"all {len(chosen)} cells are there already: {out_dir()}")
         return
@@ -296,4 +306,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=commandline.parse_flags)
+    commandline.run(main, FLAGS, __doc__)

@@ -9,19 +9,25 @@ import pathlib
 import statistics
 import sys
 
-from absl import app, flags
+from absl import flags
 from paper import asides, beyond, cells, claims
 
+from lrajax import RULES
 from lrajax.runs.commands import commandline
-from lrajax.runs.records import ERRORS, NAMES, extent, moments, optimizer_of
+from lrajax.runs.records import ERRORS, extent, moments, optimizer_of
 
 try:
     from paper import figures
 except ModuleNotFoundError as error:
     sys.exit(f"results.py: {error.name} is not installed: pip install '.[plots]' has it")
 
-RESULTS = flags.DEFINE_string("results", "results", "folder that reproduce.py wrote")
-OUT = flags.DEFINE_string("out", "RESULTS.md", "file to write; figures go beside it, in figures/")
+FLAGS = flags.FlagValues()
+RESULTS = flags.DEFINE_string(
+    "results", "results", "folder that reproduce.py wrote", flag_values=FLAGS
+)
+OUT = flags.DEFINE_string(
+    "out", "RESULTS.md", "file to write; figures go beside it, in figures/", flag_values=FLAGS
+)
 
 TITLES = {
     "depth": "Depth: MLPs of width 256 on MNIST",
@@ -191,7 +197,7 @@ def is_above(errors: list[float | None], printed: float) -> bool:
 def depth_table(records: dict[str, dict], dataset: str) -> str:
     """Table 1 or 2."""
     rows = {
-        NAMES[algo]: [
+        RULES[algo].title: [
             (records.get(f"{algo}-{depth}"), printed)
             for depth, printed in zip(cells.DEPTHS, paper, strict=True)
         ]
@@ -236,7 +242,7 @@ def error_table(records: dict[str, dict]) -> str:
     rows = []
     for record in sorted(records.values(), key=lambda r: r["settings"]["hidden_layers"] or 0):
         settings, summary = record["settings"], record["summary"]
-        rule = NAMES[settings["algo"]]
+        rule = RULES[settings["algo"]].title
         rule += " V2" if settings["hyperparameters"].get("derivative") is False else ""
         how = [rule, network_of(settings), optimizer_of(settings)]
         numbers = [settings["lr"], settings["epochs"], f"{len(summary['seeds'])}{mixed(record)}"]
@@ -265,9 +271,9 @@ def network_of(settings: dict) -> str:
 def alignment_of(record: dict) -> list[str]:
     """Angles to backprop's update, and the share of hidden units with an error, over the seeds.
 
-    The units of equilibrium propagation are not those that backprop goes through: no angle.
+    Units with clipped states are not those that backprop goes through: no angle.
     """
-    final, settles = record["final"], record["settings"]["algo"] == "equil_prop"
+    final, settles = record["final"], RULES[record["settings"]["algo"]].clipped
     lowest = [angles[0] for angles in final["layer_angles"]]
     erring = [statistics.mean(shares[:-1]) for shares in final["erring"]]
     degrees = (None, None) if settles else (moments(final["angle"])[0], moments(lowest)[0])
@@ -280,7 +286,7 @@ def attack_table(records: dict[str, dict]) -> str:
     attacks = list(next(iter(records.values()))["final"]["attacked"])
     rows = []
     for record in records.values():
-        found, name = record["final"]["attacked"], NAMES[record["settings"]["algo"]]
+        found, name = record["final"]["attacked"], RULES[record["settings"]["algo"]].title
         errors = (spread(*moments(found[attack])) for attack in attacks)
         rows.append([f"{name} ({extent(record)})", *errors])
     return table(["rule", *attacks], rows)
@@ -298,7 +304,7 @@ def autoencoder_section(records: dict[str, dict]) -> list[str]:
         squared = record["mean_squared_error"]
         rows.append(
             [
-                *(NAMES[settings["algo"]], settings["output"]),
+                *(RULES[settings["algo"]].title, settings["output"]),
                 *map(str, (settings["epochs"], len(losses))),
                 *(spread(*moments(values), decimals=4) for values in (losses, squared)),
             ]
@@ -352,13 +358,14 @@ def figure(name: str, results: dict[str, dict[str, dict]]) -> list[str]:
     return [f"## {title}\n", command(name), picture, figures.numbers(name, results)]
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Writes RESULTS.md and the figures."""
-    del argv
     folder = pathlib.Path(RESULTS.value)
     results = load(folder)
     if not any(results.values()):
-        commandline.fail(ValueError(f"results={folder} holds no results: run reproduce.py first"))
+        commandline.fail(
+            ValueError(f"results={folder} holds no results: run reproduce.py first"), FLAGS
+        )
     out = pathlib.Path(OUT.value)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render(results))
@@ -369,4 +376,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=commandline.parse_flags)
+    commandline.run(main, FLAGS, __doc__)

@@ -11,6 +11,8 @@ from lrajax import (
 )
 from lrajax.algorithms import (
     ALGORITHMS,
+    RULES,
+    Rule,
     backprop,
     dfa,
     dtp,
@@ -34,6 +36,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ALGORITHMS",
+    "RULES",
     "Algorithm",
     "Batch",
     "Calculations",
@@ -42,6 +45,7 @@ __all__ = [
     "Loss",
     "Network",
     "Params",
+    "Rule",
     "audit",
     "autoencoder",
     "backprop",

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import jax
 
 from lrajax import data
-from lrajax.runs import records
+from lrajax.runs import presets, records
 from lrajax.runs.experiment import Experiment
 from lrajax.runs.folder import RunFolder
-from lrajax.runs.settings import Settings, defaults
 
 
 class Measured(NamedTuple):
@@ -33,10 +32,8 @@ def measure(epochs, path):
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
     )
-    hyperparameters = defaults("dtp_sigma")
-    settings = Settings(
-        "dtp_sigma", "rmsprop", 1e-3, "digits", 2, 8, "tanh", 50, epochs, (0, 1), hyperparameters
-    )
+    small = {"hidden_layers": 2, "width": 8, "seeds": (0, 1)}
+    settings = presets.resolve("dtp_sigma", epochs=epochs, lr=1e-3, **small)
     folder = RunFolder(path, settings, print)
     folder.open()
     experiment = Experiment(settings, data.load("digits"))

@@ -14,12 +14,6 @@ from lrajax import layers, networks, steps, training
 
 KEY = jax.random.key(3)
 every_rule = pytest.mark.parametrize("name", lrajax.ALGORITHMS)
-# What makes a rule's update the sum of those of a mini-batch's parts.
-BY_EXAMPLE = {
-    "equil_prop": {"nudge": "centred"},
-    "dtp": {"noise": 0.0},
-    "kolen_pollack": {"decay": 0.0},
-}
 
 
 @functools.cache
@@ -46,7 +40,7 @@ def parts(batch):
 @every_rule
 def test_every_rule_steps_on_every_kind_of_layer(name):
     network = every_kind()
-    rule = lrajax.ALGORITHMS[name](network, **BY_EXAMPLE.get(name, {}))
+    rule = lrajax.ALGORITHMS[name](network, **lrajax.RULES[name].plain)
     params, batch = reference.make_params(rule), reference.make_batch(network, 6)
     compute = compiled(functools.partial(reference.compute, rule))
     lambda_, updates = compute(params, batch, KEY)

@@ -463,7 +463,7 @@ def test_the_watch_names_the_first_step_and_quantity(spoil, culprit):
 )
 def test_numbers_that_cannot_be_meant(changes, words):
     with pytest.raises(ValueError, match=words) as error:
-        settings(**changes)
+        settings(**changes).check()
     assert "\n" not in str(error.value)
 
 

@@ -33,9 +33,7 @@ problems = st.fixed_dictionaries(
 def make(rule, sizes, activation, batch_size, seed, **arguments):
     """The rule's prediction and update as compiled functions, parameters and a mini-batch."""
     network = lrajax.mlp(sizes, activation)
-    if rule == "equil_prop":
-        arguments["nudge"] = "centred"
-    algo = lrajax.ALGORITHMS[rule](network, **arguments)
+    algo = lrajax.ALGORITHMS[rule](network, **lrajax.RULES[rule].plain, **arguments)
 
     def update(params, batch, key):
         return algo.calc_updates(params, algo.compute_targets(params, batch, key=key))
@@ -48,16 +46,6 @@ def make(rule, sizes, activation, batch_size, seed, **arguments):
 def quick(function):
     """Compiled, without the optimisations that would take most of these tests' time."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
-def quiet(rule):
-    """Arguments under which a rule draws no noise to speak of, and its weights do not decay."""
-    arguments = {
-        "dtp": {"noise": 0.0},
-        "dtp_sigma": {"alpha": 1e-30},
-        "kolen_pollack": {"decay": 0.0},
-    }
-    return arguments.get(rule, {})
 
 
 KEY = jax.random.key(0)
@@ -79,9 +67,8 @@ def test_updates_are_finite_and_a_tree_like_params(rule, problem):
 def test_no_two_weights_are_drawn_alike(rule):
     """All of one shape and one scheme, so that two drawn from the same key would be equal."""
     scheme = lrajax.initializers.gaussian(1.0)
-    arguments = {"w_init": scheme}
-    if rule not in ("backprop", "equil_prop", "predictive_coding"):
-        arguments["e_init"] = scheme
+    names = lrajax.RULES[rule].hyperparameters
+    arguments = {name: scheme for name in ("w_init", "e_init") if name in names}
     params = lrajax.ALGORITHMS[rule](lrajax.mlp((3,) * 6), **arguments).init(KEY)
     drawn = [np.asarray(leaf) for leaf in jax.tree.leaves(params) if leaf.any()]
     assert len(drawn) >= 5
@@ -111,8 +98,8 @@ def test_vmap_is_a_loop(rule, problem):
 @hypothesis.given(problems, st.data())
 def test_a_batch_is_the_sum_of_its_parts(rule, problem, data):
     size = problem["batch_size"]
-    arguments = {"reduction": "sum", **quiet(rule)}
-    _, update, params, batch = make(rule, **{**problem, "batch_size": 2 * size}, **arguments)
+    problem = {**problem, "batch_size": 2 * size}
+    _, update, params, batch = make(rule, **problem, reduction="sum")
     rows = np.array(data.draw(st.permutations(range(2 * size))))
     parts = (Batch(batch.x[half], batch.y[half]) for half in (rows[:size], rows[size:]))
     total = jax.tree.map(jnp.add, *(update(params, part, KEY) for part in parts))
@@ -151,7 +138,7 @@ def test_hidden_units_have_no_names(rule, problem, data):
     """Permuting the units of a hidden layer permutes the update, and changes no prediction."""
     # Wider than any output, so that DFA's feedback is told from one that mirrors W by its shape.
     problem = {**problem, "sizes": (problem["sizes"][0], 7, 8, *problem["sizes"][2:])}
-    predict, update, params, batch = make(rule, **problem, **quiet(rule))
+    predict, update, params, batch = make(rule, **problem)
     layer = data.draw(st.integers(0, 1))
     order = np.array(data.draw(st.permutations(range(7 + layer))))
     there = permute(params, layer, order)
@@ -164,7 +151,7 @@ def test_hidden_units_have_no_names(rule, problem, data):
 @some
 @hypothesis.given(problems)
 def test_float64_agrees_with_float32(rule, problem):
-    _, update, params, batch = make(rule, **problem, **quiet(rule))
+    _, update, params, batch = make(rule, **problem)
     single = update(params, batch, KEY)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), (params, batch))

@@ -1,10 +1,13 @@
 """experiments/reproduce.py and results.py, on a few of the quick cells."""
 
+import ast
 import contextlib
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +18,9 @@ from commands import run
 
 import lrajax
 from lrajax import data
+from lrajax.runs import presets, records
+from lrajax.runs.commands import train_flags
 from lrajax.runs.experiment import Experiment
-from lrajax.runs.settings import FIXED_FEEDBACK
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -101,9 +105,8 @@ def test_a_cell_that_is_cut_off_ends_as_it_would_have(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(reproduce, "load", data.load)
     monkeypatch.setattr(reproduce, "CHECKPOINT_EVERY", 2)
-    scale = cells.Scale(seeds=(0,), width=8, dataset="digits")
-    settings = scale.settings("dtp_sigma", "digits", 2, epochs=4)
-    cell = cells.Cell("figure1", "dtp_sigma", settings, probes.ANGLES)
+    settings = presets.resolve("dtp_sigma", hidden_layers=2, width=8, epochs=4)
+    cell = cells.Cell("figure1", "dtp_sigma", settings, probe=probes.ANGLES)
     write_epoch = folder.RunFolder.write_epoch
 
     def cut_off(self, epoch, run, **more):
@@ -372,21 +375,48 @@ def test_every_cell_has_settings_that_can_be_run_and_a_name_of_its_own():
     assert results.TITLES.keys() == beyond.TARGETS.keys()
 
 
-def test_a_preset_holds_up_to_the_next_depth():
-    from lrajax.runs import presets
+def test_the_table_holds_from_a_depth_on_and_for_its_optimiser_and_set():
+    def rate(depth, **given):
+        return presets.resolve("rfa", hidden_layers=depth, **given).lr
 
-    deep, shallow = presets.Preset("sgd", lr=0.003), presets.PRESETS["rfa"]
-    found = [presets.preset("rfa", depth) for depth in (None, 1, 3, 5, 6, 8, 32)]
-    assert found == [shallow] * 3 + [deep] * 4
-    assert deep.rate("sgd") == 0.003
-    assert deep.rate("adam") == shallow.rate("adam") == presets.LEARNING_RATES["adam"]
+    assert [rate(depth) for depth in (1, 3, 5, 6, 8, 32)] == [0.01] * 2 + [0.003] * 4
+    assert [rate(depth, dataset="fashion_mnist") for depth in (5, 8)] == [0.003, 0.001]
+    assert rate(8, opt="adam") == rate(3, opt="adam") == 0.001
+    assert rate(8, lr=0.5) == 0.5
+    assert presets.resolve("rfa", network="lenet").lr == 0.01
+    assert presets.resolve("lra_e", opt="adam").lr == 0.0003
+
+
+def test_no_case_of_the_table_stands_there_twice():
+    tree = ast.parse(pathlib.Path(presets.__file__).read_text())
+    of_cases = [
+        len(node.keys)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict) and any(isinstance(key, ast.Call) for key in node.keys)
+    ]
+    assert of_cases == [len(presets.TABLE)]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"algo": "lra"}, "algo='lra'.*'lra_e'"),
+        ({"algo": "rfa", "opt": "adamm"}, "opt='adamm'.*'adam'"),
+        ({"algo": "rfa", "network": "lenett"}, "network='lenett'.*'lenet'"),
+        ({"algo": "rfa", "gamma": 1}, "gamma= is not a setting of algo=rfa, only of lra_e"),
+        ({"algo": "rfa", "colour": 1}, "colour= is not a setting of algo=rfa: drop it"),
+    ],
+)
+def test_what_the_table_cannot_resolve_is_named(given, words):
+    with pytest.raises(ValueError, match=words):
+        presets.resolve(**given)
 
 
 def test_attacks_follow_the_gradient_and_grow_with_their_size():
-    from paper import cells, probes
+    from paper import probes
 
-    scale = cells.Scale(seeds=(0, 1), epochs=15, width=32, dataset="digits")
-    settings = scale.settings("backprop", "digits", 1, opt="adam")
+    small = {"hidden_layers": 1, "width": 32, "epochs": 15, "seeds": (0, 1)}
+    settings = presets.resolve("backprop", opt="adam", **small)
     experiment = Experiment(settings, data.load("digits"), num_devices=1)
     *_, last = experiment.epochs()
     attacked = probes.attacked(experiment, last.run.best.params)
@@ -413,13 +443,10 @@ COSINE = (0.5, 0.5 * (1 + 0.5**0.5) / 2, 0.25)
 @pytest.mark.parametrize(("algo", "learned"), [("lra_e", 1), ("dtp", 1), ("dfa", 0)])
 def test_rate_follows_the_schedule_and_weights_alone_decay_by_it(schedule, rates, algo, learned):
     """Adam turns a constant gradient into ones, so that decay through its moments would show."""
-    from paper import cells
-
-    scale = cells.Scale(seeds=(0,), width=3, epochs=2)
     changes = {"opt": "adam", "lr": 0.5, "schedule": schedule, "weight_decay": 0.1}
-    settings = scale.settings(algo, "digits", 2, **changes)
+    settings = presets.resolve(algo, hidden_layers=2, width=3, **changes)
     params = settings.make_algorithm((4, 4), 2, {}).init(jax.random.key(0))
-    optimizer = settings.make_optimizer({}, steps=4)
+    optimizer = settings.make_optimizer({}, 4, settings.make_network((4, 4), 2))
     state = optimizer.init(params)
     gradients = jax.tree.map(jnp.ones_like, params)
     for rate in rates:
@@ -437,21 +464,19 @@ def test_feedback_that_does_not_decay_is_that_which_no_update_moves(algo, networ
     rule = lrajax.ALGORITHMS[algo](network)
     _, updates = reference.compute(rule, reference.make_params(rule), batch, key)
     moves = [leaf.any() for leaf in jax.tree.leaves(updates.feedback)]
-    assert (algo in FIXED_FEEDBACK) == (bool(moves) and not any(moves))
+    assert lrajax.RULES[algo].fixed_feedback == (bool(moves) and not any(moves))
 
 
 def test_a_file_older_than_a_setting_has_its_default():
-    from lrajax.runs import records
-
     assert records.differing({"lr": 0.1}, {"lr": 0.1, "weight_decay": 0.0}) == []
     assert records.differing({"lr": 0.1}, {"lr": 0.1, "weight_decay": 0.5}) == ["weight_decay"]
 
 
 def aligned(algo, **changes):
-    from paper import cells, probes
+    from paper import probes
 
-    scale = cells.Scale(seeds=(0, 1), width=16)
-    experiment = Experiment(scale.settings(algo, "digits", 2, **changes), data.load("digits"))
+    settings = presets.resolve(algo, hidden_layers=2, seeds=(0, 1), width=16, **changes)
+    experiment = Experiment(settings, data.load("digits"))
     return probes.alignment(experiment, experiment.start().state.params)
 
 
@@ -478,23 +503,52 @@ def committed():
     return ROOT / "results"
 
 
-@pytest.mark.filterwarnings("ignore:steps=")  # of plain predictive coding at depth
-def test_committed_results_are_of_the_settings_that_their_cells_have_now():
-    from paper import beyond, cells
+def asked_for(command):
+    """The settings that a train.py command asks for, as a file has them."""
+    words = shlex.split(command)
+    assert words[:2] == ["python", "experiments/train.py"]
+    values = train_flags.define()
+    values(words[1:])
+    return records.config(train_flags.settings(values))["settings"]
 
-    from lrajax.runs import records
+
+def test_train_py_gives_the_settings_of_every_committed_cell():
+    """Of a cell of the tables by rule, data set, depth and optimiser alone."""
+    from paper import beyond, cells
 
     folder = committed()
     every = {
-        folder / cell.target / f"{cell.name}.json": cell.settings
+        folder / cell.target / f"{cell.name}.json": cell
         for make in beyond.ALL_TARGETS.values()
         for cell in make(cells.Scale(seeds=(0,)))
     }
     found = {path for target in beyond.ALL_TARGETS for path in (folder / target).glob("*.json")}
     assert found <= every.keys()
     for path in found:
-        mine = records.config(every[path])["settings"]
-        records.recorded(path, mine, but=("seeds",))
+        cell = every[path]
+        assert records.recorded(path, asked_for(cell.command), but=("seeds",))
+        assert asked_for(cell.command) == records.config(cell.settings)["settings"]
+        if cell.target.startswith("table"):
+            assert cell.flags.keys() <= {"algo", "dataset", "hidden_layers", "opt"}
+
+
+def test_autoencode_py_gives_the_settings_of_every_committed_autoencoder():
+    import autoencode
+
+    paths = sorted((committed() / "autoencoder").glob("*.json"))
+    assert paths
+    for path in paths:
+        theirs = json.loads(path.read_text())["settings"]
+        counts = (f"--epochs={theirs['epochs']}", f"--seeds={len(theirs['seeds'])}")
+        autoencode.FLAGS(["autoencode.py", *counts])
+        shown = types.SimpleNamespace(name=theirs["dataset"], image_shape=theirs["image_shape"])
+        assert autoencode.settings_of(*path.stem.split("-"), shown) == theirs
+
+
+def test_a_file_older_than_a_hyperparameter_has_its_default():
+    older = {"algo": "lra_e", "hyperparameters": {}}
+    for beta, names in ((0.1, []), (0.2, ["hyperparameters"])):
+        assert records.differing(older, {**older, "hyperparameters": {"beta": beta}}) == names
 
 
 def test_results_md_is_current():

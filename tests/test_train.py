@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from commands import run, run_anew
 
+from lrajax.runs.commands import train as command
+
 SMALL = ("--width=16", "--hidden_layers=2", "--epochs=2")
 
 
@@ -142,10 +144,12 @@ def test_same_command_gives_the_same_numbers(tmp_path):
         (["--out_dir=/proc/nowhere"], ["--out_dir", "choose another folder"]),
     ],
 )
-def test_bad_input_is_refused_in_one_line(flags, words):
-    done = train(*flags)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+def test_bad_input_is_refused_in_one_line(flags, words, monkeypatch, capsys):
+    monkeypatch.delenv("LRAJAX_DATA_DIR", raising=False)
+    with pytest.raises(SystemExit) as left:
+        command.run(["train.py", *flags])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert all(word in line for word in words), line
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lrajax.runs.records import NAMES
+from lrajax import RULES
 from paper import cells, statements
 from paper.claims import (
     FAILS,
@@ -111,7 +111,7 @@ def growth(results) -> Evidence:
     counts = {name: [in_sequence(name, depth) for depth in (5, 6, 9)] for name in ("lra_e", "dtp")}
     slopes = {name: c[1] - c[0] for name, c in counts.items()}
     text = ", ".join(
-        f"{NAMES[name]} {' / '.join(map(str, c))} at L = 5, 6, 9 (+{slopes[name]} a layer)"
+        f"{RULES[name].title} {' / '.join(map(str, c))} at L = 5, 6, 9 (+{slopes[name]} a layer)"
         for name, c in counts.items()
     )
     printed = slopes == {"lra_e": 2, "dtp": 5}
@@ -206,7 +206,7 @@ def glorot_is_best(results) -> Evidence:
         if records is None:
             return None
         errors = tests(records)
-        texts.append(f"{NAMES[algo]}: {named(inits, errors)}")
+        texts.append(f"{RULES[algo].title}: {named(inits, errors)}")
         checks.append(all(clearly_lower(errors[0], other) for other in errors[1:]))
     return f"digits, {'; '.join(texts)}", verdict(checks)
 

@@ -30,7 +30,7 @@ DEEP_OTHERS = {
     "predictive_coding": {"w_init": "orthogonal"},
 }
 
-UNITS_LRA_E = {"opt": "adam", "w_init": "glorot"}
+UNITS_LRA_E = {"opt": "adam", "lr": 0.001, "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
 LRA_E_BETA = {("sign", 1): 0.6, ("sign", 3): 0.0003, ("kwta", 3): 0.03}
 # Units that send a sign and keep a graded state, which is what has a target: rules, the state's
@@ -48,53 +48,50 @@ BINARY_CHANGES = {("lra_e", 1): {"beta": 0.01}}  # of these cells, by rule and d
 
 def depth(scale: Scale) -> Iterator[Cell]:
     """MLPs on MNIST: LRA-E with 8 to 64 hidden layers at length, every rule for three epochs."""
-    for version, derivative in (("v1", True), ("v2", False)):
-        changes = {"epochs": 30, "derivative": derivative, **DECAYED, **DEEP}
-        settings = scale.settings("lra_e", "mnist", 8, **changes)
-        yield Cell("depth", f"lra_e-8-{version}", settings, probes.ALIGNMENT)
+
+    def cell(name, algo, layers, seeds=None, **changes):
+        flags = {"algo": algo, "dataset": "mnist", "hidden_layers": layers, **changes}
+        return scale.cell("depth", name, seeds=seeds, probe=probes.ALIGNMENT, **flags)
+
+    for version, own in (("v1", {}), ("v2", {"derivative": False})):
+        yield cell(f"lra_e-8-{version}", "lra_e", 8, epochs=30, **own, **DECAYED, **DEEP)
     for layers in (16, 32, 64):
-        settings = scale.settings("lra_e", "mnist", layers, epochs=20, lr=DEEP_RATE, **DEEP)
-        yield Cell("depth", f"lra_e-{layers}", settings, probes.ALIGNMENT)
+        yield cell(f"lra_e-{layers}", "lra_e", layers, epochs=20, lr=DEEP_RATE, **DEEP)
         for algo, changes in DEEP_OTHERS.items():
-            settings = scale.settings(algo, "mnist", layers, seeds=1, epochs=3, **changes)
-            yield Cell("depth", f"{algo}-{layers}", settings, probes.ALIGNMENT)
+            yield cell(f"{algo}-{layers}", algo, layers, seeds=1, epochs=3, **changes)
 
 
 def rules(scale: Scale) -> Iterator[Cell]:
     """The rules that the paper does not have, on MNIST."""
     for layers in (3, 8):
         for algo in ("kolen_pollack", "sign_symmetric", "predictive_coding", "rec_lra"):
-            settings = scale.settings(algo, "mnist", layers, seeds=3, epochs=10)
-            yield Cell("rules", f"{algo}-{layers}", settings)
+            flags = {"algo": algo, "dataset": "mnist", "hidden_layers": layers, "epochs": 10}
+            yield scale.cell("rules", f"{algo}-{layers}", seeds=3, **flags)
 
 
 def networks(scale: Scale) -> Iterator[Cell]:
     """Networks for images beside backprop, 32 residual layers beside 8, on Fashion-MNIST."""
 
-    def cell(name, algo, hidden_layers, **changes):
-        settings = scale.settings(algo, "fashion_mnist", hidden_layers, seeds=3, **changes)
-        return Cell("networks", name, settings, probes.ALIGNMENT)
+    def cell(name, algo, **changes):
+        flags = {"algo": algo, "dataset": "fashion_mnist", **changes}
+        return scale.cell("networks", name, seeds=3, probe=probes.ALIGNMENT, **flags)
 
     # W and E move and decay alike, so that E becomes Wᵀ and each layer's V2 backprop but for scale:
     # by decay from a random E, or from next to none.
     decaying = {"e_init": "glorot", "weight_decay": 0.5}
     growing = {"e_init": SMALL, "weight_decay": 0.1}
-    images = (
-        ("resnet_small", 16, decaying),
-        ("lenet", 6, growing),
-        ("locally_connected", 8, growing),
-    )
-    for network, width, aligning in images:
-        common = {"network": network, "width": width, "epochs": 10, "w_init": "glorot", **FALLING}
-        yield cell(f"lra_e-{network}", "lra_e", None, derivative=False, **common, **aligning)
-        yield cell(f"backprop-{network}", "backprop", None, weight_decay=0.1, **common)
+    aligned = {"resnet_small": decaying, "lenet": growing, "locally_connected": growing}
+    for network, aligning in aligned.items():
+        common = {"network": network, "epochs": 10, "w_init": "glorot", **FALLING}
+        yield cell(f"lra_e-{network}", "lra_e", derivative=False, **common, **aligning)
+        yield cell(f"backprop-{network}", "backprop", weight_decay=0.1, **common)
     # 32 tanh in a row would squash what the skips carry; relu passes it. W and E add little to it:
     # a gain of 1/√depth keeps activities from growing; 2β = 1 keeps the errors' norm.
     resmlp = {"network": "resmlp", "activation": "relu", "epochs": 20, "schedule": "cosine"}
     for layers, lr, gain in ((8, 0.004, 0.2), (32, 0.001, 0.1)):
         inits = {"w_init": f"orthogonal:{gain}", "e_init": f"orthogonal:{gain}"}
-        changes = {"lr": lr, "beta": 0.5, **inits, **resmlp}
-        yield cell(f"lra_e-resmlp-{layers}", "lra_e", layers, **changes)
+        changes = {"hidden_layers": layers, "lr": lr, "beta": 0.5, **inits, **resmlp}
+        yield cell(f"lra_e-resmlp-{layers}", "lra_e", **changes)
 
 
 def activations(scale: Scale) -> Iterator[Cell]:
@@ -103,6 +100,11 @@ def activations(scale: Scale) -> Iterator[Cell]:
     LRA-E V2 asks for no derivative. Backprop, and DTP inside a layer, take a surrogate's slope
     where the units have none. The last cells' units send a sign and keep a graded state.
     """
+
+    def cell(name, algo, layers, **changes):
+        flags = {"algo": algo, "dataset": "fashion_mnist", "hidden_layers": layers, **changes}
+        return scale.cell("activations", name, probe=probes.ALIGNMENT, **flags)
+
     units_and_depths = (("sign", 1), ("sign", 3), ("threshold", 3), ("kwta", 3), ("bernoulli", 3))
     for units, layers in units_and_depths:
         beta = LRA_E_BETA.get((units, layers), 1.0)
@@ -116,33 +118,29 @@ def activations(scale: Scale) -> Iterator[Cell]:
             rules["lra_e"] |= {"e_init": "glorot", **DECAYED}
             rules["backprop"] |= FALLING
         for algo, changes in rules.items():
-            settings = scale.settings(algo, "fashion_mnist", layers, seeds=3, epochs=10, **changes)
-            yield Cell("activations", f"{algo}-{units}-{layers}", settings, probes.ALIGNMENT)
+            yield cell(f"{algo}-{units}-{layers}", algo, layers, seeds=3, epochs=10, **changes)
     for layers in (1, 3):
         for algo, state, training in BINARY_RULES:
             changes = {"activation": state, **BINARY, **training}
             changes |= BINARY_CHANGES.get((algo, layers), {})
-            settings = scale.settings(algo, "fashion_mnist", layers, **changes)
-            yield Cell("activations", f"{algo}-binary_{state}-{layers}", settings, probes.ALIGNMENT)
+            yield cell(f"{algo}-binary_{state}-{layers}", algo, layers, **changes)
 
 
 def robustness(scale: Scale) -> Iterator[Cell]:
     """Networks that three rules trained on Fashion-MNIST, attacked afterwards (`probes`)."""
     for algo in ("backprop", "lra_e", "dtp_sigma"):
-        reading = cells.CORRUPTED if algo == "dtp_sigma" else {}
-        settings = scale.settings(algo, "fashion_mnist", 3, seeds=3, epochs=20, **reading)
-        yield Cell("robustness", algo, settings, probes.ATTACKS)
+        own = cells.CORRUPTED if algo == "dtp_sigma" else {}
+        flags = {"algo": algo, "dataset": "fashion_mnist", "hidden_layers": 3, "epochs": 20, **own}
+        yield scale.cell("robustness", algo, seeds=3, probe=probes.ATTACKS, **flags)
 
 
 def precision(scale: Scale) -> Iterator[Cell]:
     """Products of bfloat16 operands beside float32 ones, on MNIST."""
     for algo in ("backprop", "lra_e", "dtp_sigma"):
-        reading = cells.CORRUPTED if algo == "dtp_sigma" else {}
         for kind, network in (("float32", "mlp"), ("bfloat16", "mlp_bfloat16")):
-            settings = scale.settings(
-                algo, "mnist", 3, seeds=3, epochs=20, network=network, **reading
-            )
-            yield Cell("precision", f"{algo}-{kind}", settings)
+            own = {"network": network, **(cells.CORRUPTED if algo == "dtp_sigma" else {})}
+            flags = {"algo": algo, "dataset": "mnist", "hidden_layers": 3, "epochs": 20, **own}
+            yield scale.cell("precision", f"{algo}-{kind}", seeds=3, **flags)
 
 
 # Equilibrium propagation whose layers settle one after another, under weak feedback; what each

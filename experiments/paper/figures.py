@@ -9,7 +9,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lrajax.runs.records import NAMES, extent, optimizer_of
+from lrajax import RULES
+from lrajax.runs.records import extent, optimizer_of
 
 matplotlib.use("Agg")
 plt.rcParams["svg.hashsalt"] = "lrajax"  # the same figure gives the same file
@@ -27,7 +28,7 @@ TITLES = {
     "sigma": "The σ of DTP-σ by layer, under two readings of equation 11 (MNIST, 8 layers)",
 }
 CELLS = {  # what a figure calls cells that are no rule's
-    **NAMES,
+    **{name: rule.title for name, rule in RULES.items()},
     "dtp_quiet": "DTP, σ = 0.01",
     "dtp_sigma_corrupted": 'DTP-σ, "corrupted"',
     "lra_e-small_e": "LRA-E, E's σ = 0.05",
@@ -166,7 +167,7 @@ def autoencoder(records: dict[str, dict]) -> Figure:
     rows = {"input": first["images"]}
     for record in records.values():
         settings = record["settings"]
-        rows[f"{NAMES[settings['algo']]}\n{settings['output']}"] = record["reconstructions"]
+        rows[f"{RULES[settings['algo']].title}\n{settings['output']}"] = record["reconstructions"]
     canvas, axes = plt.subplots(
         len(rows), count, figsize=(count, 1.1 * len(rows)), layout="constrained"
     )

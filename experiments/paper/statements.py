@@ -19,29 +19,30 @@ FEEDBACK_INITS = ("glorot", "orthogonal", "gaussian:0.05")
 
 def steps(scale: Scale) -> Iterator[Cell]:
     """Figure 1 within the first epochs, with both readings of the scale of E and of equation 11."""
-    slower = {"lr": 0.003}
-    for name, algo, changes in (
+    common = {"dataset": "fashion_mnist", "hidden_layers": 3, "opt": "sgd", "epochs": 3}
+    for name, algo, own in (
         ("lra_e", "lra_e", {}),
         ("lra_e-small_e", "lra_e", {"e_init": "gaussian:0.05"}),
         ("dfa", "dfa", {}),
-        ("dtp_sigma", "dtp_sigma", slower),
+        ("dtp_sigma", "dtp_sigma", {"lr": 0.003}),
     ):
-        settings = scale.settings(algo, "fashion_mnist", 3, seeds=3, epochs=3, opt="sgd", **changes)
-        yield Cell("steps", name, settings, probes.STEPS)
+        flags = {"algo": algo, **common, **own}
+        yield scale.cell("steps", name, seeds=3, probe=probes.STEPS, **flags)
 
 
 def sigma(scale: Scale) -> Iterator[Cell]:
     """σ of every layer of 8 over the first steps, under both readings of equation 11."""
-    for name, changes in (("target", {}), ("corrupted", cells.CORRUPTED)):
-        settings = scale.settings("dtp_sigma", "mnist", 8, seeds=2, epochs=3, **changes)
-        yield Cell("sigma", name, settings, probes.STEPS)
+    common = {"algo": "dtp_sigma", "dataset": "mnist", "hidden_layers": 8, "epochs": 3}
+    for name, own in (("target", {}), ("corrupted", cells.CORRUPTED)):
+        yield scale.cell("sigma", name, seeds=2, probe=probes.STEPS, **common, **own)
 
 
 def digits(scale: Scale) -> Iterator[Cell]:
     """Sensitivity and negative controls on the digits, 40 epochs, 3 layers."""
 
     def cell(name: str, algo: str = "lra_e", **changes: Any) -> Cell:
-        return Cell("digits", name, scale.settings(algo, "digits", 3, epochs=40, **changes))
+        flags = {"algo": algo, "dataset": "digits", "hidden_layers": 3, "epochs": 40, **changes}
+        return scale.cell("digits", name, **flags)
 
     for beta in BETAS:
         yield cell(f"beta-{beta:g}", beta=beta)
@@ -63,19 +64,18 @@ def digits(scale: Scale) -> Iterator[Cell]:
 
 def cauchy(scale: Scale) -> Iterator[Cell]:
     """Sparsity under either local loss where both learn: 3 layers on MNIST, 5 epochs."""
+    common = {"algo": "lra_e", "dataset": "mnist", "hidden_layers": 3, "epochs": 5}
     for beta in CAUCHY_BETAS:
         for loss in ("gaussian", "cauchy"):
-            settings = scale.settings(
-                "lra_e", "mnist", 3, seeds=2, epochs=5, beta=beta, local_loss=loss
-            )
-            yield Cell("cauchy", f"{loss}-{beta:g}", settings, probes.SPARSITY)
+            flags = {**common, "beta": beta, "local_loss": loss}
+            yield scale.cell("cauchy", f"{loss}-{beta:g}", seeds=2, probe=probes.SPARSITY, **flags)
 
 
 def widths(scale: Scale) -> Iterator[Cell]:
     """DTP with 7 hidden layers of several widths on MNIST, 3 epochs."""
+    common = {"algo": "dtp", "dataset": "mnist", "hidden_layers": 7, "epochs": 3}
     for width in WIDTHS:
-        settings = scale.settings("dtp", "mnist", 7, seeds=2, epochs=3, width=width)
-        yield Cell("widths", f"dtp-{width}", settings)
+        yield scale.cell("widths", f"dtp-{width}", seeds=2, width=width, **common)
 
 
 TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {

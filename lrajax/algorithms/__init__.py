@@ -1,4 +1,6 @@
-"""The learning rules, one file each. `ALGORITHMS` maps a rule's name to its factory."""
+"""The learning rules, one file each, and the table of their records."""
+
+from collections.abc import Callable
 
 from lrajax.algorithms._backprop import backprop
 from lrajax.algorithms._dfa import dfa
@@ -11,21 +13,80 @@ from lrajax.algorithms._lra_e import lra_e
 from lrajax.algorithms._predictive_coding import predictive_coding
 from lrajax.algorithms._rec_lra import rec_lra
 from lrajax.algorithms._rfa import rfa
+from lrajax.algorithms._rule import Hyperparameter, Rule
 from lrajax.algorithms._sign_symmetric import sign_symmetric
 from lrajax.algorithms._weight_mirror import weight_mirror
+from lrajax.base import Algorithm
 
-ALGORITHMS = {
-    "backprop": backprop,
-    "rfa": rfa,
-    "dfa": dfa,
-    "equil_prop": equil_prop,
-    "dtp": dtp,
-    "dtp_sigma": dtp_sigma,
-    "lra_e": lra_e,
-    "rec_lra": rec_lra,
-    "kolen_pollack": kolen_pollack,
-    "sign_symmetric": sign_symmetric,
-    "predictive_coding": predictive_coding,
+RULES = {
+    rule.name: rule
+    for rule in (
+        Rule(backprop, "Backprop", "Rumelhart, Hinton and Williams 1988"),
+        Rule(rfa, "RFA", "Lillicrap et al. 2016", fixed_feedback=True),
+        Rule(dfa, "DFA", "Nøkland 2016", fixed_feedback=True),
+        Rule(
+            equil_prop,
+            "Equil-Prop",
+            "Scellier and Bengio 2017",
+            traced=("beta", "step_size"),
+            clipped=True,
+            plain={"nudge": "centred"},
+        ),
+        Rule(
+            dtp,
+            "DTP",
+            "Lee et al. 2015",
+            traced=("noise", "target_rate"),
+            plain={"noise": 0.0},
+        ),
+        Rule(
+            dtp_sigma,
+            "DTP-σ",
+            "Ororbia and Mali 2019, equations 9–11",
+            traced=("alpha", "target_rate"),
+            plain={"alpha": 1e-30},
+        ),
+        Rule(lra_e, "LRA-E", "Ororbia and Mali 2019, Algorithm 1", traced=("beta", "gamma")),
+        Rule(
+            rec_lra,
+            "rec-LRA",
+            "Ororbia, Mali, Kifer and Giles 2023",
+            traced=("beta", "gamma"),
+        ),
+        Rule(
+            kolen_pollack,
+            "Kolen-Pollack",
+            "Kolen and Pollack 1994, Akrout et al. 2019",
+            traced=("decay",),
+            plain={"decay": 0.0},
+        ),
+        Rule(
+            sign_symmetric,
+            "sign-symmetric",
+            "Liao, Leibo and Poggio 2016",
+            fixed_feedback=True,
+        ),
+        Rule(
+            predictive_coding,
+            "predictive coding",
+            "Whittington and Bogacz 2017",
+            traced=("step_size",),
+        ),
+    )
 }
 
-__all__ = ["ALGORITHMS", *ALGORITHMS, "direct_kolen_pollack", "dual_prop", "weight_mirror"]
+# The factories alone, by name.
+ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
+    name: rule.factory for name, rule in RULES.items()
+}
+
+__all__ = [
+    "ALGORITHMS",
+    "RULES",
+    "Hyperparameter",
+    "Rule",
+    *RULES,
+    "direct_kolen_pollack",
+    "dual_prop",
+    "weight_mirror",
+]

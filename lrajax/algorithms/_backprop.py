@@ -23,7 +23,7 @@ from lrajax.steps import (
 def backprop(
     network: Network, *, reduction: str = "sum", w_init: Initializer = initializers.GLOROT
 ) -> Algorithm:
-    """Makes back-propagation for a network.
+    """Makes back-propagation of errors for a network.
 
     Args:
       network: the network to train.

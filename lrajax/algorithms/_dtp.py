@@ -124,10 +124,10 @@ def dtp_sigma(
       sigma_loss: what equation 11 compares the activity with: "target", as it prints, or
         "corrupted", the activity with its noise, as the sentence below it says.
       over_units: "sum" or "mean" of that loss over a layer's units.
-      target_rate: see `dtp`.
-      reduction: see `dtp`.
-      w_init: see `dtp`.
-      e_init: see `dtp`.
+      target_rate: η̂, step from the topmost hidden activity to its target, > 0, per example.
+      reduction: "sum" or "mean" of the updates over the mini-batch.
+      w_init: initialiser of the forward weights.
+      e_init: initialiser of the decoders.
 
     Returns:
       The rule; see `dtp`.

@@ -97,7 +97,7 @@ def equil_prop(
         set's activities.
       rates: factor on each layer's update, first layer first; None for ones.
       reduction: "sum" or "mean" of the updates over the mini-batch.
-      w_init: initialiser of the weights.
+      w_init: initialiser of the forward weights.
 
     Returns:
       The rule. `predict` gives the output units' free states, in [0, 1] but not summing to 1. In

@@ -26,7 +26,7 @@ def kolen_pollack(
     w_init: Initializer = initializers.GLOROT,
     e_init: Initializer = initializers.GLOROT,
 ) -> Algorithm:
-    """Makes the rule of Kolen and Pollack for a network.
+    """Makes the rule of Kolen and Pollack, whose E comes to equal Wᵀ, for a network.
 
     Args:
       network: the network to train.

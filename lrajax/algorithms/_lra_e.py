@@ -48,17 +48,17 @@ def lra_e(
     w_init: Initializer = initializers.LRA_W,
     e_init: Initializer = initializers.LRA_E,
 ) -> Algorithm:
-    """Makes LRA-E for a network.
+    """Makes error-driven local representation alignment, LRA-E, for a network.
 
     Args:
       network: the network to train.
       beta: modulation of the displacement, > 0.
       gamma: rate of the error weights relative to the forward weights, >= 0.
       local_loss: "gaussian" (equation 3) or "cauchy" (equation 4) loss of the hidden layers.
-      derivative: True for CalcUpdates-V1, False for V2.
+      derivative: whether ΔW has the factor φ′(h^l): True is CalcUpdates-V1, False V2.
       reduction: "sum" or "mean" of the updates over the mini-batch.
-      w_init: initialiser of the forward weights W.
-      e_init: initialiser of the error weights E.
+      w_init: initialiser of the forward weights.
+      e_init: initialiser of the feedback weights.
 
     Returns:
       The rule; `params.feedback[l]` is E of layer `l`, in the orientation of W (E_paper = w.T).

@@ -102,7 +102,7 @@ def predictive_coding(
         the relaxation ends: that of incremental predictive coding (iPC; Salvatori et al. 2024),
         which changes the weights at every step, to the first order in λ.
       reduction: "sum" or "mean" of the updates over the mini-batch.
-      w_init: initialiser of the weights.
+      w_init: initialiser of the forward weights.
 
     Returns:
       The rule; its `params.feedback` is empty. In Λ, `z` holds the feed-forward activities,

@@ -49,18 +49,18 @@ def rec_lra(
     w_init: Initializer = initializers.LRA_W,
     e_init: Initializer = initializers.LRA_E,
 ) -> Algorithm:
-    """Makes rec-LRA for a network.
+    """Makes recursive local representation alignment, rec-LRA, for a network.
 
     Args:
       network: the network to train.
       stride: m, hidden layers from one error skip connection to the next, >= 1.
       beta: modulation of the displacement, > 0.
       gamma: rate of the error weights relative to the forward weights, >= 0.
-      local_loss: "gaussian" or "cauchy" loss of the hidden layers, see `lra_e`.
-      derivative: whether ΔW has the factor φ′(h^l).
+      local_loss: "gaussian" (equation 3) or "cauchy" (equation 4) loss of the hidden layers.
+      derivative: whether ΔW has the factor φ′(h^l): True is CalcUpdates-V1, False V2.
       reduction: "sum" or "mean" of the updates over the mini-batch.
-      w_init: initialiser of the forward weights W.
-      e_init: initialiser of the error weights E.
+      w_init: initialiser of the forward weights.
+      e_init: initialiser of the feedback weights.
 
     Returns:
       The rule; `params.feedback[l]` carries an error to the activity below layer `l`: from layer

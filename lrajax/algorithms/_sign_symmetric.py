@@ -29,7 +29,7 @@ def sign_symmetric(
     w_init: Initializer = initializers.GLOROT,
     e_init: Initializer = initializers.GLOROT,
 ) -> Algorithm:
-    """Makes sign-symmetric feedback for a network.
+    """Makes sign-symmetric feedback, random but for the signs of W, for a network.
 
     Args:
       network: the network to train.

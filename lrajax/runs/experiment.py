@@ -18,9 +18,6 @@ from lrajax.data import Dataset, Examples, augmentation, check_examples
 from lrajax.runs import placement
 from lrajax.runs.settings import Settings
 
-# A TPU's default is bfloat16 and a GPU's TF32; `train.py --precision` chooses otherwise.
-jax.config.update("jax_default_matmul_precision", "float32")
-
 
 class Sets(NamedTuple):
     """The parts of a data set.
@@ -69,15 +66,19 @@ class Experiment:
         dataset: Dataset,
         num_devices: int | None = None,
         check_finite: bool = False,
+        precision: str = "float32",
     ):
-        """Raises ValueError if data, settings and devices do not fit together.
+        """Raises ValueError if settings, data and devices do not fit together.
 
         Args:
           settings: of the runs.
           dataset: to train on.
           num_devices: to split the work over; None for as many as divide it.
           check_finite: whether epochs find the first non-finite number, at some cost in time.
+          precision: of matrix products, as `jax.default_matmul_precision` takes it. JAX's own
+            default is bfloat16 on a TPU and TF32 on a GPU.
         """
+        settings.check()
         size = len(dataset.train.y)
         if settings.batch_size > size:
             raise ValueError(
@@ -88,6 +89,7 @@ class Experiment:
             check_examples(getattr(dataset, part), dataset.num_classes, f"{dataset.name}: {part}")
         self.settings = settings
         self.check_finite = check_finite
+        self.precision = precision
         self.num_examples = size
         self.batches = size // settings.batch_size
         self.shape = (dataset.image_shape, dataset.num_classes)
@@ -111,7 +113,21 @@ class Experiment:
     ) -> tuple[lrajax.Algorithm, optax.GradientTransformation]:
         """Rule and optimiser of one run."""
         algo = self.settings.make_algorithm(*self.shape, values)
-        return algo, self.settings.make_optimizer(values, self.batches * self.settings.epochs)
+        network, steps = (
+            self.settings.make_network(*self.shape),
+            self.batches * self.settings.epochs,
+        )
+        return algo, self.settings.make_optimizer(values, steps, network)
+
+    def compile(self, function: Callable, **options: Any) -> Callable:
+        """`jax.jit`, with the experiment's precision."""
+        compiled = jax.jit(function, **options)
+
+        def call(*arguments):
+            with jax.default_matmul_precision(self.precision):
+                return compiled(*arguments)
+
+        return call
 
     def start(self) -> training.Run:
         """The runs before their first epoch."""
@@ -120,7 +136,7 @@ class Experiment:
             return training.init_run(*self.make(values), jax.random.key(seed), self.num_examples)
 
         over_runs = jax.vmap(init)
-        return jax.jit(over_runs, out_shardings=self.placement.runs)(self.seeds, self.values)
+        return self.compile(over_runs, out_shardings=self.placement.runs)(self.seeds, self.values)
 
     def _over_runs(self, function: Callable, runs: Any, examples: Any) -> Any:
         """`function(run, values, examples)` of every run, side by side in one program."""
@@ -154,7 +170,7 @@ class Experiment:
     def epochs(self, run: training.Run | None = None, done: int = 0) -> Iterator[Epoch]:
         """Trains from `run`, `done` epochs old (default: the start), yielding after each epoch."""
         run = self.start() if run is None else run
-        compiled = jax.jit(
+        compiled = self.compile(
             functools.partial(self._over_runs, self._epoch),
             donate_argnums=0,
             out_shardings=(self.placement.runs, self.placement.replicated),
@@ -197,7 +213,7 @@ class Experiment:
             return training.evaluate(algo, params, examples, **self.scale).error
 
         over_runs = functools.partial(self._over_runs, evaluate)
-        compiled = jax.jit(over_runs, out_shardings=self.placement.replicated)
+        compiled = self.compile(over_runs, out_shardings=self.placement.replicated)
         return np.asarray(compiled(params, self.sets.train))
 
     def on_host(self, tree: Any) -> Any:

@@ -1,85 +1,120 @@
-"""The settings that experiments start from: one table, a line for each rule.
+"""What a run takes for (rule, network and depth, optimiser, data set): one table, one resolver.
 
-Where a preset differs from the paper, the paper is silent or does not work as printed;
+Where a setting differs from the paper, the paper is silent or does not work as printed;
 docs/evidence/ gives the evidence, a page a rule.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import optax
-
 import lrajax
+from lrajax.checks import one_of
+from lrajax.networks import NETWORKS
+from lrajax.runs.settings import (
+    OPTIMIZERS,
+    Settings,
+    check_owner,
+    defaults,
+    network_sizes,
+)
 
 
-def normalized_sgd(lr: float) -> optax.GradientTransformation:
-    """SGD in which every matrix and bias moves by `lr`."""
-    return optax.chain(lrajax.normalize_updates(), optax.sgd(lr))
-
-
-OPTIMIZERS = {
-    "sgd": optax.sgd,
-    "adam": optax.adam,
-    "rmsprop": optax.rmsprop,
-    "normalized_sgd": normalized_sgd,
-}
-
-# The paper's global step sizes λ.
-LEARNING_RATES = {"sgd": 0.01, "adam": 0.001, "rmsprop": 0.001, "normalized_sgd": 0.01}
-
-# Table 3: where another step size served LRA-E better on validation error.
-LRA_E_RATES = {**LEARNING_RATES, "adam": 0.0003}
-
-
-class Preset(NamedTuple):
-    """How a rule is trained.
+class Case(NamedTuple):
+    """Which runs a line of the table speaks of.
 
     Attributes:
-      opt: a key of `OPTIMIZERS`.
-      hyperparameters: in which the run differs from the factory's defaults.
-      lr: λ under `opt`; None for the paper's.
+      algo: the rule; None for every rule.
+      hidden_layers: the fewest; None for any number, and for networks that have their own.
+      opt: the optimiser; None for every one.
+      dataset: the data set; None for every one.
     """
 
-    opt: str
-    hyperparameters: Mapping[str, Any] = {}
-    lr: float | None = None
+    algo: str | None = None
+    hidden_layers: int | None = None
+    opt: str | None = None
+    dataset: str | None = None
 
-    def rate(self, opt: str) -> float | None:
-        """λ under an optimiser; None for one that is not known."""
-        return self.lr if self.lr and opt == self.opt else LEARNING_RATES.get(opt)
+    def fits(self, run: Mapping[str, Any]) -> bool:
+        """Whether a run, so far as its settings are known, is such a one."""
+        least = self.hidden_layers
+        deep = least is None or (run["hidden_layers"] or 0) >= least
+        names = ("algo", "opt", "dataset")
+        return deep and all(getattr(self, name) in (None, run.get(name)) for name in names)
 
 
-PRESETS = {
-    "backprop": Preset("sgd", {"reduction": "mean"}),
-    "equil_prop": Preset("sgd"),
-    "rfa": Preset("sgd"),
-    "dfa": Preset("sgd"),
-    "dtp": Preset("rmsprop"),
-    "dtp_sigma": Preset("rmsprop", lr=0.0003),
-    "lra_e": Preset("sgd"),
-    "rec_lra": Preset("sgd"),
-    "kolen_pollack": Preset("rmsprop"),
-    "sign_symmetric": Preset("rmsprop"),
-    "predictive_coding": Preset("adam"),
+# Settings and hyperparameters by case; of the cases that fit a run a later one has the last word.
+# What no case gives is the default of `Settings` or of the rule's factory.
+TABLE: dict[Case, Mapping[str, Any]] = {
+    Case(): {"opt": "sgd", "activation": "tanh", "batch_size": 50, "epochs": 100, "seeds": (0,)},
+    # The paper's λ; the rules' own follow.
+    Case(opt="sgd"): {"lr": 0.01},
+    Case(opt="adam"): {"lr": 0.001},
+    Case(opt="rmsprop"): {"lr": 0.001},
+    Case(opt="normalized_sgd"): {"lr": 0.01},
+    Case("backprop"): {"reduction": "mean"},
+    Case("rfa", 5, "sgd"): {"lr": 0.003},
+    Case("rfa", 8, "sgd", "fashion_mnist"): {"lr": 0.001},
+    # Equilibrium propagation in few steps: whole ones (ε = 1), from small weights, and a difference
+    # of two nudges, from which what the free phase has still to settle drops out.
+    Case("equil_prop", 3): {
+        "opt": "adam",
+        "step_size": 1.0,
+        "nudge": "centred",
+        "w_init": "gaussian:0.03",
+        "free_steps": 12,
+        "nudged_steps": 4,
+    },
+    Case("equil_prop", 5): {"free_steps": 20, "nudged_steps": 6},
+    Case("equil_prop", 8): {"nudged_steps": 9},
+    Case("equil_prop", 3, "adam"): {"lr": 0.0003},
+    Case("equil_prop", 5, "adam"): {"lr": 0.0001},
+    Case("equil_prop", 3, "adam", "fashion_mnist"): {"lr": 0.00003},
+    Case("equil_prop", 8, "adam", "fashion_mnist"): {"lr": 0.0001},
+    # A seed of 100 epochs would take hours on a CPU.
+    Case("equil_prop", 3, dataset="mnist"): {"epochs": 20},
+    Case("equil_prop", 5, dataset="mnist"): {"epochs": 10},
+    Case("equil_prop", 8, dataset="mnist"): {"epochs": 5},
+    Case("equil_prop", 5, dataset="fashion_mnist"): {"epochs": 30},
+    Case("equil_prop", 8, dataset="fashion_mnist"): {"epochs": 5},
+    Case("dtp"): {"opt": "rmsprop"},
+    Case("dtp_sigma"): {"opt": "rmsprop"},
+    Case("dtp_sigma", opt="rmsprop"): {"lr": 0.0003},
+    Case("lra_e", opt="adam"): {"lr": 0.0003},
+    Case("lra_e", 5): {"w_init": "orthogonal"},
+    Case("kolen_pollack"): {"opt": "rmsprop"},
+    Case("sign_symmetric"): {"opt": "rmsprop"},
+    Case("predictive_coding"): {"opt": "adam"},
 }
 
-# Equilibrium propagation in few steps: whole ones (ε = 1), from small weights, and a difference
-# of two nudges, from which what the free phase has still to settle drops out.
-EP = {"step_size": 1.0, "nudge": "centred", "w_init": "gaussian:0.03"}
 
-# What deeper networks need: from this number of hidden layers up to the rule's next.
-DEPTH_PRESETS = {
-    ("equil_prop", 3): Preset("adam", {**EP, "free_steps": 12, "nudged_steps": 4}, lr=0.0003),
-    ("equil_prop", 5): Preset("adam", {**EP, "free_steps": 20, "nudged_steps": 6}, lr=0.0001),
-    ("equil_prop", 8): Preset("adam", {**EP, "free_steps": 20, "nudged_steps": 9}, lr=0.0001),
-    ("rfa", 5): Preset("sgd", lr=0.003),
-    ("rfa", 8): Preset("sgd", lr=0.003),
-    ("lra_e", 5): Preset("sgd", {"w_init": "orthogonal"}),
-    ("lra_e", 8): Preset("sgd", {"w_init": "orthogonal"}),
-}
+def resolve(algo: str, **given: Any) -> Settings:
+    """The settings of a run: what is given, else what the table says, else the defaults.
+
+    Args:
+      algo: a key of `lrajax.RULES`.
+      **given: fields of `Settings` but for `hyperparameters`, and hyperparameters of the rule.
+
+    Raises:
+      ValueError: an unknown rule, optimiser or network, or a hyperparameter of another rule.
+        Whether the rest can be run says `Settings.check`.
+    """
+    one_of("algo", algo, lrajax.RULES)
+    known = {"network": "mlp", "dataset": "digits", "algo": algo, **given}
+    one_of("network", known["network"], NETWORKS)
+    known = {**network_sizes(known["network"]), **known}
+    opt = given.get("opt", _said(known).get("opt"))
+    one_of("opt", opt, OPTIMIZERS)
+    known = {**_said({**known, "opt": opt}), **known}
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    arguments = {name: value for name, value in known.items() if name not in fields}
+    for name in arguments:
+        check_owner(algo, name)
+    chosen = {name: value for name, value in known.items() if name in fields}
+    return Settings(**chosen, hyperparameters={**defaults(algo), **arguments})
 
 
-def preset(algo: str, hidden_layers: int | None) -> Preset:
-    """How a rule is trained at a depth; None for a network that has its own."""
-    depths = [d for name, d in DEPTH_PRESETS if name == algo and d <= (hidden_layers or 0)]
-    return DEPTH_PRESETS[algo, max(depths)] if depths else PRESETS[algo]
+def _said(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What the table says of a run, so far as its settings are known."""
+    lines = (line for case, line in TABLE.items() if case.fits(run))
+    return {name: value for line in lines for name, value in line.items()}

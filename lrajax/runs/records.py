@@ -12,26 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
+import lrajax
 from lrajax import checkpoint
 from lrajax.runs.experiment import Epoch
-from lrajax.runs.settings import Settings
+from lrajax.runs.settings import Settings, defaults
 from lrajax.training import Best
 
 ERRORS = ("train_error", "valid_error", "test_error")
-# What tables and figures call the rules.
-NAMES = {
-    "backprop": "Backprop",
-    "equil_prop": "Equil-Prop",
-    "rfa": "RFA",
-    "dfa": "DFA",
-    "dtp": "DTP",
-    "dtp_sigma": "DTP-σ",
-    "lra_e": "LRA-E",
-    "rec_lra": "rec-LRA",
-    "kolen_pollack": "Kolen-Pollack",
-    "sign_symmetric": "sign-symmetric",
-    "predictive_coding": "predictive coding",
-}
 
 
 def config(settings: Settings) -> dict[str, Any]:
@@ -242,7 +229,7 @@ def recorded(path: pathlib.Path, mine: dict[str, Any], but: Sequence[str] = ()) 
 
 def differing(theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
     """The names of settings that differ."""
-    theirs = _completed(theirs)
+    theirs, mine = _completed(theirs), {**mine, **_hyperparameters(mine)}
     return sorted(name for name, value in mine.items() if theirs.get(name) != value)
 
 
@@ -259,12 +246,20 @@ def optimizer_of(settings: Mapping[str, Any]) -> str:
 
 def _completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A file's settings, with the defaults of those that are younger than the file."""
-    known = {
+    fields = {
         field.name: field.default
         for field in dataclasses.fields(Settings)
         if field.default is not dataclasses.MISSING
     }
-    return {**_plain(known), **settings}
+    return {**_plain(fields), **settings, **_hyperparameters(settings)}
+
+
+def _hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of some settings in full, where there is a rule."""
+    algo = settings.get("algo")
+    if algo not in lrajax.RULES:
+        return {}
+    return {"hyperparameters": {**defaults(algo), **settings.get("hyperparameters", {})}}
 
 
 def rounded(values: Any, decimals: int = 4) -> Any:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,12 +12,25 @@ import optax
 
 import lrajax
 from lrajax import data, initializers, layers, networks
+from lrajax.base import Initializer, PyTree
 from lrajax.checks import at_least, between, one_of, positive
 from lrajax.compose import split
 from lrajax.data import Dataset
 from lrajax.data.augment import check_names
 from lrajax.networks import NETWORKS
-from lrajax.runs import presets
+
+
+def normalized_sgd(lr: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """SGD in which every matrix and bias moves by `lr`."""
+    return optax.chain(lrajax.normalize_updates(), optax.sgd(lr))
+
+
+OPTIMIZERS: dict[str, Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]] = {
+    "sgd": optax.sgd,
+    "adam": optax.adam,
+    "rmsprop": optax.rmsprop,
+    "normalized_sgd": normalized_sgd,
+}
 
 # Beyond these a number is a slip of the keyboard, and would fail late and obscurely.
 LIMITS = {"hidden_layers": 1000, "width": 10**6, "batch_size": 10**9, "epochs": 2**31 - 1}
@@ -25,7 +38,6 @@ LIMITS = {"hidden_layers": 1000, "width": 10**6, "batch_size": 10**9, "epochs": 
 SURROGATES = {"sign": "sign_ste", "threshold": "threshold_ste"}
 BERNOULLI = "bernoulli"  # the activation whose units draw
 SCHEDULES = ("constant", "cosine")  # of λ over a run
-FIXED_FEEDBACK = ("rfa", "dfa", "sign_symmetric")  # their E stays as drawn, and does not decay
 SMALLEST_SIDE = 4  # of an image, in pixels: networks for images halve it twice
 
 
@@ -35,7 +47,7 @@ class Settings:
 
     Attributes:
       algo: a key of `lrajax.ALGORITHMS`.
-      opt: a key of `presets.OPTIMIZERS`.
+      opt: a key of `OPTIMIZERS`.
       lr: learning rate λ, > 0.
       dataset: a name that `lrajax.data.load` takes.
       hidden_layers: number of hidden layers; None for a network that has its own.
@@ -78,17 +90,18 @@ class Settings:
     augment: tuple[str, ...] = ()
     standardize: bool | None = None
 
-    def __post_init__(self):
-        """Raises ValueError, naming the flag and the remedy, for settings that cannot be run."""
-        one_of("opt", self.opt, presets.OPTIMIZERS)
+    def check(self) -> None:
+        """Raises ValueError, naming the setting and the remedy, for what cannot be run."""
+        one_of("algo", self.algo, lrajax.RULES)
+        one_of("opt", self.opt, OPTIMIZERS)
         one_of("network", self.network, NETWORKS)
         one_of("schedule", self.schedule, SCHEDULES)
         at_least("weight_decay", self.weight_decay, 0)
         check_names(self.augment)
         fixed = [name for name, size in network_sizes(self.network).items() if size is None]
-        if self.algo == "equil_prop" and self.activation != "tanh":
+        if lrajax.RULES[self.algo].clipped and self.activation != "tanh":
             raise ValueError(
-                f"activation={self.activation} is not a setting of algo=equil_prop, whose units "
+                f"activation={self.activation} is not a setting of algo={self.algo}, whose units "
                 "are clipped to [0, 1]: drop it"
             )
         if self.activation == BERNOULLI and self.network != "mlp":
@@ -152,12 +165,15 @@ class Settings:
     ) -> lrajax.Algorithm:
         """The rule on its network, with swept values that may be traced."""
         network = self.make_network(image_shape, num_classes)
+        rule = lrajax.RULES[self.algo]
         arguments = {
-            name: initializers.parse(value, name) if name.endswith("_init") else value
+            name: initializers.parse(value, name)
+            if rule.hyperparameters[name].type == Initializer
+            else value
             for name, value in self.hyperparameters.items()
         }
         arguments.update({name: value for name, value in values.items() if name != "lr"})
-        make = functools.partial(lrajax.ALGORITHMS[self.algo], **arguments)
+        make: Callable[..., lrajax.Algorithm] = functools.partial(rule.factory, **arguments)
         if self.activation != BERNOULLI:
             return make(network)
         return lrajax.stochastic(lambda key: make(_firing(network, key)))
@@ -165,27 +181,51 @@ class Settings:
     def make_reference(self, image_shape: Sequence[int], num_classes: int) -> lrajax.Algorithm:
         """Backprop on the same network, through a surrogate's slope where it has none."""
         activation = SURROGATES.get(self.activation, self.activation)
-        changes = {"algo": "backprop", "activation": activation, "hyperparameters": {}, "sweep": {}}
-        reference = dataclasses.replace(self, **changes)
+        reference = dataclasses.replace(
+            self, algo="backprop", activation=activation, hyperparameters={}, sweep={}
+        )
         return reference.make_algorithm(image_shape, num_classes, {})
 
-    def make_optimizer(self, values: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
+    def make_optimizer(
+        self, values: Mapping[str, Any], steps: int, network: lrajax.Network
+    ) -> optax.GradientTransformation:
         """The optax optimiser of a run of so many steps; a swept learning rate may be traced."""
         lr = values.get("lr", self.lr)
         rate = lr if self.schedule == "constant" else optax.cosine_decay_schedule(lr, steps)
-        optimizer = presets.OPTIMIZERS[self.opt](rate)
+        optimizer = OPTIMIZERS[self.opt](rate)
         if not self.weight_decay:
             return optimizer
         at = rate if callable(rate) else optax.constant_schedule(rate)
-        decay = optax.add_decayed_weights(lambda step: -self.weight_decay * at(step), self._decays)
+        mask = functools.partial(self._decays, network)
+        decay = optax.add_decayed_weights(lambda step: -self.weight_decay * at(step), mask)
         return optax.chain(optimizer, decay)
 
-    def _decays(self, params: lrajax.Params) -> lrajax.Params:
-        """True for what decays: weights, but no bias and no E that stays as drawn."""
-        weights = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "w", params)
-        if self.algo not in FIXED_FEEDBACK:
+    def _decays(self, network: lrajax.Network, params: lrajax.Params) -> lrajax.Params:
+        """True for what decays: weights, but no bias, no gain and no E that stays as drawn."""
+        weights = lrajax.Params(*zip(*map(_weights, network.layers, *params), strict=True))
+        if not lrajax.RULES[self.algo].fixed_feedback:
             return weights
         return weights._replace(feedback=jax.tree.map(lambda _: False, weights.feedback))
+
+
+def _weights(layer: lrajax.Layer, theta: PyTree, e: PyTree) -> tuple[PyTree, PyTree]:
+    """True for the weights among a layer's parameters: what E mirrors, whatever their names.
+
+    Of feedback that mirrors nothing, a connection of its own, all are weights.
+    """
+    mirror = jax.eval_shape(
+        lambda key: layer.init_feedback(key, initializers.GLOROT), jax.random.key(0)
+    )
+    names, shared = _paths(mirror), _paths(mirror) & _paths(e)
+
+    def among(paths, tree):
+        return jax.tree_util.tree_map_with_path(lambda path, _: path in paths, tree)
+
+    return among(names, theta), among(shared or _paths(e), e)
+
+
+def _paths(tree: PyTree) -> set[tuple]:
+    return {path for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def network_sizes(network: str) -> dict[str, int | None]:
@@ -205,18 +245,16 @@ def _firing(network: lrajax.Network, key: jax.Array | None) -> lrajax.Network:
 
 
 def defaults(algo: str) -> dict[str, Any]:
-    """The hyperparameters of a rule's factory and their defaults, initialisers as text."""
+    """The hyperparameters of a rule and their defaults, initialisers as text."""
     return {
-        name: str(parameter.default) if name.endswith("_init") else parameter.default
-        for name, parameter in inspect.signature(lrajax.ALGORITHMS[algo]).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
+        name: str(one.default) if one.type == Initializer else one.default
+        for name, one in lrajax.RULES[algo].hyperparameters.items()
     }
 
 
 def check_owner(algo: str, name: str) -> None:
     """Raises ValueError if `name` is not a hyperparameter of the rule `algo`."""
-    owners = [owner for owner in lrajax.ALGORITHMS if name in defaults(owner)]
+    owners = [rule.name for rule in lrajax.RULES.values() if name in rule.hyperparameters]
     if algo not in owners:
-        raise ValueError(
-            f"{name}= is not a setting of algo={algo}, only of {', '.join(owners)}: drop it"
-        )
+        of = f", only of {', '.join(owners)}" if owners else ""
+        raise ValueError(f"{name}= is not a setting of algo={algo}{of}: drop it")

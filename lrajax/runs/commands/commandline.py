@@ -3,9 +3,10 @@
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+import jax
 from absl import flags, logging
 
 
@@ -14,26 +15,37 @@ def program() -> str:
     return pathlib.Path(sys.argv[0]).name
 
 
-def fail(error: Exception) -> NoReturn:
+def fail(error: Exception, values: flags.FlagValues) -> NoReturn:
     """Says in one line what is wrong with the command, and leaves with status 2."""
     message = " ".join(str(error).split())
     # The library names arguments; on the command line they are flags.
-    dashes = "--" if message.partition("=")[0] in flags.FLAGS else ""
+    dashes = "--" if message.partition("=")[0] in values else ""
     print(f"{program()}: {dashes}{message}", file=sys.stderr)
     sys.exit(2)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
     """The parser of absl, with its errors on one line and no word that is not a flag."""
     logging.set_verbosity(logging.ERROR)  # JAX's search for devices is no news
-    flags.FLAGS.unparse_flags()  # of an earlier command in the same process
+    values.unparse_flags()  # of an earlier command in the same process
     try:
-        rest = flags.FLAGS(argv)
+        rest = values(argv)
         if len(rest) > 1:
             raise ValueError(f"{rest[1]!r} is not a flag: write --name=value")
         return rest
     except (flags.Error, ValueError) as error:
-        fail(error)
+        fail(error, values)
+
+
+def run(main: Callable[[], None], values: flags.FlagValues, doc: str) -> None:
+    """Parses the command line and hands over to `main`; --help prints `doc` and the flags."""
+    if {word.lstrip("-") for word in sys.argv[1:] if word.startswith("-")} & {"help", "h"}:
+        print(f"{doc}\n{values.get_help()}")
+        return
+    parse_flags(sys.argv, values)
+    # JAX's own default is bfloat16 on a TPU and TF32 on a GPU.
+    with jax.default_matmul_precision("float32"):
+        main()
 
 
 def on_any_terminal(command: Callable[[], None]) -> None:

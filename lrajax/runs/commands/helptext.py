@@ -1,11 +1,8 @@
-"""What `train.py --help` and `train.py --list` print: short, grouped, drawn from the flags.
-
-absl's own help, the flags in one alphabetical list with their types, stays under `--helpfull`.
-"""
+"""What `train.py --help` and `train.py --list` print: grouped, drawn from flags and records."""
 
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
@@ -13,6 +10,7 @@ import lrajax
 from lrajax import data
 from lrajax.networks import NETWORKS
 from lrajax.runs import presets, settings
+from lrajax.runs.commands import train_flags
 
 EXAMPLES = """\
 Trains a network with one learning rule.
@@ -41,10 +39,9 @@ GROUPS = {
     "The machine": (),
 }
 *_, RULES, REST = GROUPS
-TRAIN = "lrajax.runs.commands.train"  # the module whose flags these are
 
 
-def answer(argv: list[str]) -> str | None:
+def answer(argv: Sequence[str]) -> str | None:
     """The text that the command line asks for, or None if it asks for training."""
     words = {word.lstrip("-") for word in argv[1:] if word.startswith("-")}
     if words & {"help", "h", "helpshort"}:
@@ -54,10 +51,10 @@ def answer(argv: list[str]) -> str | None:
 
 def help_text() -> str:
     """Examples, then the command's own flags by group."""
-    own = {flag.name: flag for flag in flags.FLAGS.get_flags_for_module(TRAIN)}
-    hyperparameters = {name for algo in lrajax.ALGORITHMS for name in settings.defaults(algo)}
+    values = train_flags.define()
+    own = {name: values[name] for name in values}
     groups = {title: [own.pop(name) for name in names] for title, names in GROUPS.items()}
-    groups[RULES] = [own.pop(name) for name in sorted(hyperparameters & own.keys())]
+    groups[RULES] = [own.pop(name) for name in train_flags.hyperparameters()]
     groups[REST] = list(own.values())
     sections = (f"{title}:\n" + "\n".join(map(_flag, group)) for title, group in groups.items())
     return "\n\n".join((EXAMPLES, *sections))
@@ -71,8 +68,8 @@ def _flag(flag: flags.Flag) -> str:
 def list_text() -> str:
     """The names that --algo, --network, --opt and --dataset take."""
     optimizers = (
-        _entry(name, f"default --lr={presets.LEARNING_RATES[name]:g}")
-        for name in presets.OPTIMIZERS
+        _entry(name, f"default --lr={presets.TABLE[presets.Case(opt=name)]['lr']:g}")
+        for name in settings.OPTIMIZERS
     )
     folder = f"from its files in --data_dir or {data.ENV_DATA_DIR}, or else downloaded"
     sets = (
@@ -84,7 +81,7 @@ def list_text() -> str:
         _entry("(another)", "an image-classification set prepared by tensorflow-datasets"),
     )
     sections = {
-        "Rules, --algo": map(_rule, lrajax.ALGORITHMS),
+        "Rules, --algo": map(_rule, lrajax.RULES.values()),
         "Networks, --network": map(_network, NETWORKS),
         "Optimisers, --opt": optimizers,
         "Data sets, --dataset": (*sets, *other),
@@ -92,14 +89,11 @@ def list_text() -> str:
     return "\n\n".join(f"{title}:\n" + "\n".join(lines) for title, lines in sections.items())
 
 
-def _rule(algo: str) -> str:
-    made = _first_line(lrajax.ALGORITHMS[algo])
-    title = made.removeprefix("Makes ").removesuffix(" for a network.").rstrip(",")
-    preset = presets.preset(algo, settings.network_sizes("mlp")["hidden_layers"])
-    values = {**settings.defaults(algo), **preset.hyperparameters}
-    text = " ".join(f"{name}={value}" for name, value in values.items())
-    rate = "" if preset.lr is None else f" --lr={preset.lr:g}"
-    return "\n".join((_entry(algo, f"{title}; --opt={preset.opt}{rate}"), _entry("", text)))
+def _rule(rule: lrajax.Rule) -> str:
+    run = presets.resolve(rule.name)
+    text = " ".join(f"{name}={value}" for name, value in run.hyperparameters.items())
+    how = f"{rule.about}; --opt={run.opt} --lr={run.lr:g}"
+    return "\n".join((_entry(rule.name, how), _entry("", text)))
 
 
 def _network(name: str) -> str:

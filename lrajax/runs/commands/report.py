@@ -74,6 +74,7 @@ class Run:
         self.path, self.name = path, name
         try:
             self.settings = Settings(**records.read_json(path / "config.json")["settings"])
+            self.settings.check()
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(
                 f"{path} is not a run's folder ({error}): name one that `train --out_dir` wrote"

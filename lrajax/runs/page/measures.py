@@ -54,8 +54,7 @@ class Probe:
         self.network = settings.make_network(*shape)
         local_loss = settings.hyperparameters.get("local_loss", "gaussian")
         self.local_loss = losses.LOCAL_LOSSES[local_loss]
-        # The states of equilibrium propagation are clipped to [0, 1]: there are no activations.
-        self.clipped = settings.algo == "equil_prop"
+        self.clipped = lrajax.RULES[settings.algo].clipped
         self._measure = jax.jit(self._measures)
 
     def start(self, seed: int) -> lrajax.Params:
@@ -88,7 +87,8 @@ class Probe:
         """Everything, on the host."""
         valid, test = (self._batch(part) for part in (self.dataset.valid, self.dataset.test))
         few = jax.tree.map(lambda a: a[:BATCH], valid)
-        return jax.tree.map(np.asarray, self._measure(params, few, test))
+        with jax.default_matmul_precision("float32"):  # as the runs were trained
+            return jax.tree.map(np.asarray, self._measure(params, few, test))
 
     def _batch(self, examples: Examples) -> lrajax.Batch:
         rows = jnp.arange(len(examples.y))
@@ -104,8 +104,8 @@ class Probe:
         size = self.dataset.num_classes
         discrepancy = diagnostics.total_discrepancy(self.network, lambda_, self.local_loss).mean()
         if self.clipped:
-            # Equilibrium propagation relaxes other units than those that backprop goes through, and
-            # its output's target is a state, not the label.
+            # Such states are other units than those that backprop goes through, and the output's
+            # target is a state too, not the label.
             angles, discrepancy = (jnp.full_like(a, jnp.nan) for a in (angles, discrepancy))
         return Measures(
             angles=angles,

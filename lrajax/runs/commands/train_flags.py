@@ -1,0 +1,167 @@
+"""The flags of `lrajax train`, and the settings they ask for.
+
+Those of the rules follow from `lrajax.RULES`: a flag for each hyperparameter, of its type. Numbers
+that a rule can trace take several values, with commas, and train every combination with every seed
+at once.
+"""
+
+import dataclasses
+import re
+import typing
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+import lrajax
+from lrajax import data
+from lrajax.algorithms import Hyperparameter
+from lrajax.base import Initializer
+from lrajax.checks import between, one_of
+from lrajax.networks import NETWORKS
+from lrajax.runs import presets
+from lrajax.runs.settings import OPTIMIZERS, SCHEDULES, Settings
+
+WRITTEN = "glorot, orthogonal[:GAIN], gaussian:STD or unit_gain:BETA"  # initialisers
+
+
+class Numbers(flags.ArgumentParser):
+    """A number, or several with commas, as a tuple."""
+
+    def parse(self, argument: str) -> tuple[float, ...]:
+        """Raises ValueError for anything else."""
+        try:
+            return tuple(map(float, argument.split(",")))
+        except ValueError:
+            raise ValueError("write a number, or several with commas") from None
+
+
+def define() -> flags.FlagValues:
+    """The command's flags, not yet parsed. A setting that is None is not given."""
+    values = flags.FlagValues()
+
+    def text(name, about, default=None):
+        flags.DEFINE_string(name, default, about, flag_values=values)
+
+    def integer(name, about, default=None):
+        flags.DEFINE_integer(name, default, about, flag_values=values)
+
+    def switch(name, about, default=None):
+        flags.DEFINE_bool(name, default, about, flag_values=values)
+
+    def number(name, about, default=None):
+        flags.DEFINE_float(name, default, about, flag_values=values)
+
+    def numbers(name, about):
+        flags.DEFINE(Numbers(), name, None, about, flag_values=values)
+
+    text("algo", f"learning rule: {', '.join(lrajax.RULES)}", "lra_e")
+    text("network", f"{', '.join(NETWORKS)}; default: mlp")
+    integer("hidden_layers", "of dense networks: how many; default: 3")
+    integer("width", "units in each, 256; of networks for images: feature maps")
+    text("activation", "of the hidden layers; bernoulli: units that fire at random; default: tanh")
+    text("opt", f"{', '.join(OPTIMIZERS)}; default: the rule's")
+    numbers("lr", "learning rate; default: the rule's, at its depth, for --opt")
+    text("schedule", f"of the learning rate: {' or '.join(SCHEDULES)}; default: constant")
+    number("weight_decay", "of W and learned E, times --lr as in AdamW; one number")
+    text(
+        "dataset",
+        "digits (embedded), a name of --list, FILE.npz or a folder of IDX files",
+        "digits",
+    )
+    text(
+        "data_dir",
+        "folder of the set's files, or TFDS's; default: LRAJAX_DATA_DIR, then TFDS's own",
+    )
+    flags.DEFINE_list(
+        "augment",
+        None,
+        f"of training images, with commas: {', '.join(data.AUGMENTATIONS)}",
+        flag_values=values,
+    )
+    switch("standardize", "images by channel; default: those with colours")
+    integer("valid_size", "examples held out for validation")
+    integer("split_seed", "seed of the validation split; default: 0")
+    integer("batch_size", "examples in a mini-batch; default: 50")
+    integer("epochs", "passes over the training set; default: 100, equil_prop fewer")
+    integer("seed", "seed of the first run", 0)
+    integer("num_seeds", "runs trained together, seeds --seed and up", 1)
+    text("out_dir", "folder for the run's files; default: none kept")
+    integer("checkpoint_every", "epochs between checkpoints", 1)
+    by_type = {bool: switch, int: integer, float: number, Sequence[float]: numbers}
+    for name, owners in hyperparameters().items():
+        kind = without_none(next(iter(owners.values())).type)
+        define_one = numbers if name in swept() else by_type.get(kind, text)
+        define_one(name, about(owners))
+    integer("num_devices", "devices to split runs or mini-batches over; default: what divides them")
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "bfloat16"],
+        "of matrix products; bfloat16: that on a TPU, TF32 on a GPU that has it, no effect on a "
+        "CPU",
+        flag_values=values,
+    )
+    text("coordinator", "several processes: HOST:PORT of process 0")
+    integer("num_processes", "several processes: how many")
+    integer("process_id", "several processes: this one, from 0")
+    integer("timeout", "several processes: seconds to wait for the others", 60)
+    switch("check_finite", "say where a run stops being finite", False)
+    return values
+
+
+def without_none(type_: Any) -> Any:
+    """Of `float | None` float."""
+    members = typing.get_args(type_)
+    return members[0] if type(None) in members else type_
+
+
+def hyperparameters() -> dict[str, dict[str, Hyperparameter]]:
+    """The hyperparameters of all rules by name, each by the rules that have it."""
+    found: dict[str, dict[str, Hyperparameter]] = defaultdict(dict)
+    for rule in lrajax.RULES.values():
+        for name, one in rule.hyperparameters.items():
+            found[name][rule.name] = one
+    return dict(sorted(found.items()))
+
+
+def swept() -> set[str]:
+    """What takes several numbers."""
+    return {"lr"}.union(*(rule.traced for rule in lrajax.RULES.values()))
+
+
+def about(owners: dict[str, Hyperparameter]) -> str:
+    """What the rules' docstrings say of a hyperparameter, and whose it is unless every rule's."""
+    texts: dict[str, list[str]] = defaultdict(list)
+    for algo, one in owners.items():
+        sentence = re.split(r"\. (?=[A-Z(])", one.about)[0]
+        texts[sentence].append(algo)
+    if len(owners) == len(lrajax.RULES) and len(texts) == 1:
+        said = next(iter(texts))
+    else:
+        said = "; ".join(f"{', '.join(algos)}: {text}" for text, algos in texts.items())
+    return said + (f"; {WRITTEN}" if one.type == Initializer else "")
+
+
+def settings(values: flags.FlagValues) -> Settings:
+    """The settings that parsed flags ask for.
+
+    Raises:
+      ValueError: they cannot be run.
+    """
+    one_of("algo", values.algo, lrajax.RULES)
+    between("num_seeds", values.num_seeds, 1, 100_000)
+    names = (*(field.name for field in dataclasses.fields(Settings)), *hyperparameters())
+    given = {name: values[name].value for name in names if name in values}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "augment" in given:
+        given["augment"] = tuple(given["augment"])
+    several = {name: value for name, value in given.items() if name in swept()}
+    made = presets.resolve(
+        **{**given, **{name: value[0] for name, value in several.items()}},
+        sweep={name: value for name, value in several.items() if len(value) > 1},
+        seeds=tuple(range(values.seed, values.seed + values.num_seeds)),
+    )
+    made.check()
+    return made
