@@ -141,16 +141,15 @@ def test_command_of_the_readme_draws_its_run(folder):
     assert (folder / "two & more" / "report" / "index.html").exists()
 
 
-def test_backprop_is_measured_against_the_same_draws_and_slopes(monkeypatch):
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    from paper import cells
-
+def test_backprop_is_measured_against_the_same_draws_and_slopes():
     from lrajax import data
+    from lrajax.runs import presets
     from lrajax.runs.page import measures
 
-    scale, digits = cells.Scale(seeds=(0,), width=16), data.load("digits")
+    digits = data.load("digits")
     for activation in ("bernoulli", "sign_ste"):
-        settings = scale.settings("backprop", "digits", 2, activation=activation)
+        small = {"hidden_layers": 2, "width": 16}
+        settings = presets.resolve("backprop", activation=activation, **small)
         probe = measures.Probe(settings, digits, {})
         np.testing.assert_allclose(probe.measure(probe.start(0)).angles, 0, atol=0.1)
 
