@@ -169,13 +169,15 @@ BY_ERRORS_AT = {
 
 def settling(scale: Scale) -> Iterator[Cell]:
     """Rules that settle, where they settle well, on MNIST."""
+
+    def cell(algo, layers, **changes):
+        flags = {"algo": algo, "dataset": "mnist", "hidden_layers": layers, **changes}
+        return scale.cell("settling", f"{algo}-{layers}", seeds=1, **flags)
+
     for layers, changes in IN_TURN_AT.items():
-        settings = scale.settings("equil_prop", "mnist", layers, seeds=1, **IN_TURN, **changes)
-        yield Cell("settling", f"equil_prop-{layers}", settings)
+        yield cell("equil_prop", layers, **IN_TURN, **changes)
     for layers, changes in BY_ERRORS_AT.items():
-        changes = {"width": 128, "epochs": 3, **BY_ERRORS, **changes}
-        settings = scale.settings("predictive_coding", "mnist", layers, seeds=1, **changes)
-        yield Cell("settling", f"predictive_coding-{layers}", settings)
+        yield cell("predictive_coding", layers, width=128, epochs=3, **BY_ERRORS, **changes)
 
 
 TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
