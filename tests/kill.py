@@ -1,14 +1,17 @@
 """Kills a run with SIGKILL at random moments, lets it go on each time, and compares its files.
 
-    python tests/kill.py --kills=50
+    python tests/kill.py --kills=200 --in_save=50
 
-One kill in five falls anywhere in the start of the process, the others some epochs later at any
-point of an epoch or of a save. Prints what was found; ends with an error if a file differs from
+So many kills fall within a save. Of the others one in five falls anywhere in the start of the
+process, the rest some epochs later at any point of an epoch. Processes are forked from one that has
+imported everything. Prints what was found; ends with an error if a file differs from
 those of a run that was left alone.
 """
 
 import argparse
 import json
+import multiprocessing
+import os
 import pathlib
 import random
 import subprocess
@@ -71,11 +74,50 @@ def results(folder):
     return metrics, json.loads((folder / "summary.json").read_text()), params
 
 
-def kill_once(folder, epochs, rng, startup):
+class Forked:
+    """As a `subprocess.Popen` of the command, but forked from a process that has imported it."""
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lrajax.runs.commands.train"])
+
+    def __init__(self, words, log):
+        self.log = log
+        self.process = self.context.Process(target=command, args=(words, log))
+        self.process.start()
+        self.kill = self.process.kill
+
+    def poll(self):
+        return self.process.exitcode
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    def communicate(self, timeout=None):
+        self.process.join(timeout)
+        return "", self.log.read_text()
+
+
+def command(words, log):
+    """`lrajax train` in a forked process, all that it says in a file."""
+    with open(log, "w") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+    from lrajax.runs.commands import train
+
+    sys.argv = ["train.py", *words]
+    train.run()
+
+
+def kill_once(folder, epochs, rng, startup, begin=start, in_save=False):
     """Starts the run, kills it; whether a save was cut, and how many epochs were lost."""
-    process = start(folder, f"--epochs={epochs}")
+    process = begin(folder, f"--epochs={epochs}")
     count = lines(folder)
-    if rng.random() < 0.2:
+    if in_save:
+        wait_for(process, folder, count + rng.randint(1, 3))
+        while process.poll() is None and not any(folder.glob("*.tmp")):
+            pass
+    elif rng.random() < 0.2:
         deadline = time.monotonic() + rng.uniform(0, startup)
         while time.monotonic() < deadline and lines(folder) == count:
             time.sleep(0.001)
@@ -91,19 +133,34 @@ def kill_once(folder, epochs, rng, startup):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--in_save", type=int, default=10, help="of them, at least")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--flags", default=" ".join(FLAGS), help="of the run")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as temporary:
         alone, killed = pathlib.Path(temporary) / "alone", pathlib.Path(temporary) / "killed"
-        epochs = 20 * arguments.kills + 50
+
+        def begin(folder, *flags):
+            words = (*arguments.flags.split(), *flags, f"--out_dir={folder}")
+            return Forked(words, pathlib.Path(temporary) / "said")
+
+        epochs = 12 * arguments.kills + 100
         began = time.monotonic()
-        process = start(alone, f"--epochs={epochs}")
+        process = begin(alone, f"--epochs={epochs}")
         wait_for(process, alone, 1)
         startup = time.monotonic() - began
-        assert finish(process)[0] == 0
-        outcomes = [kill_once(killed, epochs, rng, startup) for _ in range(arguments.kills)]
-        status, _, stderr = finish(start(killed, f"--epochs={epochs}"))
+        status, _, stderr = finish(process)
+        assert status == 0, stderr
+        outcomes = []
+        while len(outcomes) < arguments.kills:
+            # In a save as long as there are too few of these; a save may end before its kill.
+            cut = sum(cut for cut, _ in outcomes)
+            in_save = (
+                rng.random() < 0.3 or arguments.kills - len(outcomes) <= arguments.in_save - cut
+            )
+            outcomes.append(kill_once(killed, epochs, rng, startup, begin, in_save))
+        status, _, stderr = finish(begin(killed, f"--epochs={epochs}"))
         assert status == 0, stderr
         assert results(killed) == results(alone), "the files differ"
         cut, lost = zip(*outcomes, strict=True)
