@@ -26,6 +26,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 
+COMMITTED = pathlib.Path(__file__).parents[1] / "results"
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
@@ -559,3 +562,21 @@ def test_results_md_is_current():
 
     committed()
     assert results.render(results.load(ROOT / "results")) == (ROOT / "RESULTS.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(map(str, COMMITTED.glob("*/*.json"))))
+def test_the_selected_epoch_is_the_first_of_fewest_mistakes(path):
+    """From the curves: errors of one number of mistakes may differ in float32."""
+    record = json.loads(pathlib.Path(path).read_text())
+    if "valid_error" not in record.get("curves", {}):
+        pytest.skip("it selects by another measure")
+    size = record["settings"]["valid_size"] or 2000
+    curves = {name: np.array(curve, float) for name, curve in record["curves"].items()}
+    mistakes = np.round(curves["valid_error"] * size / 100)
+    for i, epoch in enumerate(record["summary"]["best_epoch"]):
+        if epoch is not None:
+            assert epoch == 1 + np.argmin(
+                np.where(np.isnan(mistakes[:, i]), np.inf, mistakes[:, i])
+            )
+            for name in ("valid_error", "test_error"):
+                assert record["summary"][name][i] == curves[name][epoch - 1, i]
