@@ -2,7 +2,8 @@
 
 A file is `MAGIC`, the SHA-256 of everything after it, the format's version (little-endian uint32),
 and a NumPy `.npz` archive with one array for each leaf, named by its path in the tree. Of PRNG keys
-it holds their numbers, and beside the arrays, in `keys.json`, the generators that they are of.
+it holds their numbers, and beside the arrays, in `keys.json`, the generators that they are of. What
+NumPy has no format for, such as bfloat16, is there as float32, and in `dtypes.json` what it was.
 Nothing in it is ever executed: pickles are refused.
 
 A file is written under a temporary name, flushed to the disk, then renamed, so that a process that
@@ -31,7 +32,7 @@ MAGIC = b"lrajax checkpoint\n"
 VERSION = 2
 READABLE = (1, 2)  # the first did not say which generator its keys were of
 
-_KEYS = "keys.json"
+_KEYS, _DTYPES = "keys.json", "dtypes.json"
 _TEMPORARY = ".tmp"
 _DIGEST = slice(len(MAGIC), len(MAGIC) + hashlib.sha256().digest_size)
 
@@ -72,7 +73,7 @@ def save(folder: str | os.PathLike[str], step: int, tree: PyTree, keep: int = 2)
     Raises:
       ValueError: `step` or `keep` is no whole number >= 1; nothing is written.
       OSError: it cannot be written; the checkpoints before it are untouched.
-      TypeError: a leaf of a type that NumPy's format does not know, such as bfloat16.
+      TypeError: a leaf of a type that is no number.
     """
     step, keep = _count("step", step), _count("keep", keep)
     folder = Path(folder)
@@ -173,8 +174,12 @@ def to_npz(tree: PyTree) -> bytes:
     """A tree as a NumPy archive, the arrays named by their paths, `forward/0/w` say."""
     leaves = _named(tree)
     arrays: dict[str, Any] = {name: np.asarray(plain(leaf)) for name, leaf in leaves.items()}
+    dtypes = {}
     for name, array in arrays.items():
-        if array.dtype.kind not in "biufc":
+        if jax.numpy.issubdtype(array.dtype, np.floating) and array.dtype.kind != "f":
+            dtypes[name] = array.dtype.name
+            arrays[name] = array.astype(np.float32)  # of more digits, so that nothing is lost
+        elif array.dtype.kind not in "biufc":
             raise TypeError(f"{name} is {array.dtype}, which NumPy's format does not know")
     keys = {name: str(_generator(leaf)) for name, leaf in leaves.items() if _is_key(leaf)}
     buffer = io.BytesIO()
@@ -183,8 +188,9 @@ def to_npz(tree: PyTree) -> bytes:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
-        if keys:
-            archive.writestr(_KEYS, json.dumps(keys))
+        for file_name, about in ((_KEYS, keys), (_DTYPES, dtypes)):
+            if about:
+                archive.writestr(file_name, json.dumps(about))
     return buffer.getvalue()
 
 
@@ -192,13 +198,16 @@ def _from_npz(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of an archive by name, and the generators of those that are keys."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = archive.namelist()
-        keys = json.loads(archive.read(_KEYS)) if _KEYS in names else {}
+        keys, dtypes = (
+            json.loads(archive.read(name)) if name in names else {} for name in (_KEYS, _DTYPES)
+        )
         arrays = {}
-        for name in names:
-            if name != _KEYS:
-                with archive.open(name) as file:
+        for file_name in names:
+            if file_name not in (_KEYS, _DTYPES):
+                with archive.open(file_name) as file:
                     array = np.lib.format.read_array(file, allow_pickle=False)
-                arrays[name.removesuffix(".npy")] = array
+                name = file_name.removesuffix(".npy")
+                arrays[name] = array.astype(dtypes.get(name, array.dtype), copy=False)
     return arrays, keys
 
 

@@ -7,7 +7,6 @@ from jaxtyping import Array, PRNGKeyArray
 
 from lrajax.base import Algorithm, Batch, Calculations, Loss, Network, Params, PyTree
 from lrajax.losses import gaussian
-from lrajax.steps import mirrored
 from lrajax.training import TrainState, all_finite
 from lrajax.transforms import to_unit_range
 
@@ -49,15 +48,25 @@ def feedback_angles(params: Params) -> Array:
     orientation of W. Feedback that has not the shape of W (DFA's, that of several rules) is left
     out.
     """
-    mirrors = tuple(e if _mirrors(e, theta) else () for theta, e in zip(*params, strict=True))
-    weights = mirrored(mirrors, params.forward)
-    # An array even of no angle at all.
-    return jnp.array([angle(w, e) for w, e in zip(weights, mirrors, strict=True) if e])
+    has_mirror = np.array([_mirrors(theta, e) for theta, e in zip(*params, strict=True)])
+    return mirror_angles(params)[has_mirror]
 
 
-def _mirrors(e: PyTree, theta: PyTree) -> bool:
-    return isinstance(e, dict) and all(
-        name in theta and theta[name].shape == value.shape for name, value in e.items()
+def mirror_angles(params: Params) -> Array:
+    """As `feedback_angles`, but for every layer, [n_layers]: NaN where no E mirrors W."""
+    return jnp.stack(list(map(_mirror_angle, *params)))
+
+
+def _mirror_angle(theta: PyTree, e: PyTree) -> Array:
+    return angle({name: theta[name] for name in e}, e) if _mirrors(theta, e) else jnp.array(jnp.nan)
+
+
+def _mirrors(theta: PyTree, e: PyTree) -> bool:
+    """Whether there is an E, and of the names and shapes of what it mirrors."""
+    return (
+        isinstance(e, dict)
+        and len(e) > 0
+        and all(name in theta and theta[name].shape == value.shape for name, value in e.items())
     )
 
 

@@ -195,8 +195,25 @@ def test_loading_executes_nothing(tmp_path, monkeypatch):
 
 
 def test_a_type_that_would_not_come_back_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="a is bfloat16"):
-        checkpoint.save(tmp_path, 1, {"a": jnp.zeros(2, jnp.bfloat16)})
+    with pytest.raises(TypeError, match="a is <U2"):
+        checkpoint.save(tmp_path, 1, {"a": np.array(["no"])})
+
+
+def test_half_precision_comes_back_bit_for_bit_and_anyone_can_read_it(tmp_path):
+    values = np.array([1 / 3, 1e-40, -np.inf, 3e38, 0])
+    dtypes = (jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn)
+    with np.errstate(over="ignore"):
+        tree = {np.dtype(dtype).name: jnp.array(values, dtype) for dtype in dtypes}
+    checkpoint.save(tmp_path, 1, tree)
+    found = checkpoint.restore(tmp_path, jax.eval_shape(lambda: tree)).tree
+    for name, array in found.items():
+        assert array.dtype == name
+        assert array.tobytes() == np.asarray(tree[name]).tobytes()
+    with pytest.raises(checkpoint.CheckpointError, match=r"bfloat16 is bfloat16.*float32"):
+        checkpoint.restore(tmp_path, {**tree, "bfloat16": jnp.zeros(5)})
+    (tmp_path / "x.npz").write_bytes(checkpoint.to_npz(tree))
+    with np.load(tmp_path / "x.npz") as file:
+        np.testing.assert_array_equal(file["bfloat16"], tree["bfloat16"].astype(np.float32))
 
 
 CALLS = ("fsync", "replace", "open", "unlink")  # whatever a save asks of the system

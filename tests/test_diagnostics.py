@@ -77,6 +77,7 @@ def test_feedback_angles_skip_layers_without_feedback_and_parameters_without_a_m
     forward = tuple(entry(1, 0) | {"b": jnp.ones(2)} for _ in range(3))
     params = lrajax.Params(forward, ((), entry(1, 1), entry(-2, 0)))
     np.testing.assert_allclose(diagnostics.feedback_angles(params), [45, 180], atol=0.05)
+    np.testing.assert_allclose(diagnostics.mirror_angles(params), [np.nan, 45, 180], atol=0.05)
 
 
 def test_feedback_that_is_no_mirror_has_no_angle(network):

@@ -69,14 +69,14 @@ class Probe:
           ValueError: the file is missing, damaged, or of another network.
         """
         template = jax.eval_shape(lambda: self.start(0))
+
+        def of_run(path, like):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            return arrays[name][run].astype(like.dtype)
+
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return jax.tree_util.tree_map_with_path(
-                    lambda key, _: arrays[jax.tree_util.keystr(key, simple=True, separator="/")][
-                        run
-                    ],
-                    template,
-                )
+                return jax.tree_util.tree_map_with_path(of_run, template)
         except (OSError, ValueError, LookupError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
                 f"{path} is missing, damaged or of another network: run the same train command "
@@ -109,7 +109,7 @@ class Probe:
             angles, discrepancy = (jnp.full_like(a, jnp.nan) for a in (angles, discrepancy))
         return Measures(
             angles=angles,
-            feedback_angles=jnp.stack(list(map(_mirror_angle, *params))),
+            feedback_angles=diagnostics.mirror_angles(params),
             discrepancy=discrepancy,
             output_loss=self.algo.loss(batch.y, lambda_.z[-1]).mean(),
             saturation=self._saturation(lambda_),
@@ -142,9 +142,3 @@ def filters(params: lrajax.Params, image_shape: Sequence[int]) -> np.ndarray | N
     if weights.ndim == 2 and len(image_shape) > 1:
         return weights.T.reshape(-1, *image_shape)
     return None
-
-
-def _mirror_angle(theta: dict, e: dict) -> jax.Array:
-    if not e or e["w"].shape != theta["w"].shape:
-        return jnp.array(jnp.nan)
-    return diagnostics.angle(theta["w"], e["w"])
