@@ -226,12 +226,20 @@ def command(target: str, seeds: int | None = None) -> str:
     return f"`python experiments/reproduce.py --target={target}{flag} --data_dir=FOLDER`\n"
 
 
+def alone(target: str) -> str:
+    """What trains one of a target's cells by itself."""
+    every = beyond.ALL_TARGETS[target](cells.Scale(seeds=tuple(range(5))))
+    own = [cell for cell in every if cell.target == target]
+    one = next((cell for cell in own if cell.settings.algo == "lra_e"), own[0])
+    return f"One cell of these alone, {one.name}: `{one.command}`\n"
+
+
 def beyond_section(target: str, records: dict[str, dict]) -> list[str]:
     """Heading, command and table of a target beyond the paper."""
     draw = attack_table if target == "robustness" else error_table
     remark = [REMARKS[target]] if target in REMARKS else []
     most = max(len(record["summary"]["seeds"]) for record in records.values())
-    return [f"## {TITLES[target]}\n", command(target, most), *remark, draw(records)]
+    return [f"## {TITLES[target]}\n", command(target, most), *remark, draw(records), alone(target)]
 
 
 def error_table(records: dict[str, dict]) -> str:
@@ -326,12 +334,15 @@ def render(results: dict[str, dict[str, dict]]) -> str:
         command("table1"),
         REMARKS["table1"],
         depth_table(results["table1"], "mnist"),
+        alone("table1"),
         "## Table 2: Fashion-MNIST\n",
         command("table2"),
         depth_table(results["table2"], "fashion_mnist"),
+        alone("table2"),
         "## Table 3: LRA-E under three optimisers, 3 layers\n",
         command("table1,table2,table3"),
         optimizer_table(results),
+        alone("table3"),
         *(part for name in figures.FIGURES if results[name] for part in figure(name, results)),
         "## The paper's claims\n",
         command("all"),
@@ -343,7 +354,7 @@ def render(results: dict[str, dict[str, dict]]) -> str:
             part
             for name, title in STATEMENTS.items()
             if results[name]
-            for part in (f"## {title}\n", command(name), cell_table(results[name]))
+            for part in (f"## {title}\n", command(name), cell_table(results[name]), alone(name))
         ),
         *(part for name in TITLES if results[name] for part in beyond_section(name, results[name])),
         *(autoencoder_section(results["autoencoder"]) if results["autoencoder"] else ()),
@@ -355,7 +366,7 @@ def figure(name: str, results: dict[str, dict[str, dict]]) -> list[str]:
     """Heading, picture and numbers of a figure."""
     title = figures.TITLES[name]
     picture = f"![{title}](figures/{name}.png)\n"
-    return [f"## {title}\n", command(name), picture, figures.numbers(name, results)]
+    return [f"## {title}\n", command(name), picture, figures.numbers(name, results), alone(name)]
 
 
 def main() -> None:
