@@ -1,4 +1,4 @@
-"""Rules made of rules: `by_layer` trains each layer by its own, `stochastic` lets layers draw.
+"""Rules made of rules: a rule for each layer, layers with shared weights, layers that draw.
 
 A layer that draws random numbers, such as `lrajax.layers.dropout`, closes over its key, so a
 network with new masks is a new network: `stochastic` makes one at every step, from the key that
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, PRNGKeyArray
 
@@ -119,6 +120,90 @@ def _check(distinct: Sequence[Algorithm], n_rules: int) -> None:
         raise ValueError("rules are on different networks: make them all on the same one")
     if len(first) != n_rules:
         raise ValueError(f"rules has {n_rules} entries: give one for each of {len(first)} layers")
+
+
+def tied(rule: Algorithm, owners: Sequence[int]) -> Algorithm:
+    """Makes a rule whose layers share weights, such as a recurrent network unrolled over time.
+
+    Each set of shared weights gets the sum of its layers' updates; so it decays as often, if the
+    rule decays weights. E is shared like W, where it has one shape.
+
+    Args:
+      rule: on a network with layers of equal parameters.
+      owners: for each layer the first layer with its weights; its own index if it is that one.
+
+    Returns:
+      The rule. `params.forward[l]` and `params.feedback[l]` are `()` where another layer's serve.
+
+    Raises:
+      ValueError: not one owner for each layer, an owner with other parameters, or a shared layer
+        that keeps a state.
+    """
+    shapes = jax.eval_shape(rule.init, jax.eval_shape(jax.random.key, 0))
+    _check_owners(rule, shapes.forward, owners)
+    # Of E the first layer has none, and a rule may have one that differs from layer to layer.
+    first_like = [
+        next(k for k in range(l + 1) if owners[k] == owners[l] and shapes.feedback[k] == e)
+        for l, e in enumerate(shapes.feedback)
+    ]
+    both = Params(tuple(owners), tuple(first_like))
+
+    def kept(params):
+        """Only the owners' entries."""
+        return Params(
+            *(
+                tuple(
+                    entry if l == owner else ()
+                    for l, (entry, owner) in enumerate(zip(*pair, strict=True))
+                )
+                for pair in zip(params, both, strict=True)
+            )
+        )
+
+    def everywhere(params):
+        """Every layer's entry."""
+        return Params(
+            *(
+                tuple(entries[owner] for owner in owners_)
+                for entries, owners_ in zip(params, both, strict=True)
+            )
+        )
+
+    def summed(updates):
+        return Params(*map(_summed, updates, both))
+
+    return rule._replace(
+        init=lambda key: kept(rule.init(key)),
+        compute_targets=lambda params, batch, **more: rule.compute_targets(
+            everywhere(params), batch, **more
+        ),
+        calc_updates=lambda params, lambda_: summed(rule.calc_updates(everywhere(params), lambda_)),
+        predict=lambda params, x: rule.predict(everywhere(params), x),
+        init_state=rule.init_state
+        and (lambda params, num_examples: rule.init_state(everywhere(params), num_examples)),
+    )
+
+
+def _summed(entries: Sequence[PyTree], owners: Sequence[int]) -> tuple[PyTree, ...]:
+    """Of each owner the sum over the layers that it serves."""
+    totals: list[PyTree] = [()] * len(entries)
+    for entry, owner in zip(entries, owners, strict=True):
+        found = totals[owner]
+        totals[owner] = entry if isinstance(found, tuple) else jax.tree.map(jnp.add, found, entry)
+    return tuple(totals)
+
+
+def _check_owners(rule: Algorithm, forward: tuple[PyTree, ...], owners: Sequence[int]) -> None:
+    if len(owners) != len(forward):
+        raise ValueError(f"owners has {len(owners)} entries: give one for each of {len(forward)}")
+    for l, owner in enumerate(owners):
+        if not 0 <= owner <= l or owners[owner] != owner:
+            raise ValueError(f"owners[{l}]={owner} must be the first layer with these weights")
+        if forward[l] != forward[owner]:
+            raise ValueError(f"owners[{l}]={owner}, whose parameters have other shapes")
+        state = rule.network and jax.eval_shape(rule.network.layers[l].init_state, forward[l])
+        if owner != l and jax.tree.leaves(state):
+            raise ValueError(f"owners[{l}]={owner}: a layer with a state cannot share its weights")
 
 
 class Drawn(NamedTuple):

@@ -40,9 +40,10 @@ def gaussian(std: float) -> Scheme:
     return Scheme(f"gaussian:{std}", jax.nn.initializers.normal(std))
 
 
-def glorot() -> Scheme:
-    """Uniform in ±sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
-    return Scheme("glorot", jax.nn.initializers.glorot_uniform())
+def glorot(gain: float = 1.0) -> Scheme:
+    """Uniform in ±gain sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
+    name = "glorot" if gain == 1 else f"glorot:{gain}"
+    return Scheme(name, jax.nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform"))
 
 
 def orthogonal(gain: float = 1.0) -> Scheme:
@@ -80,7 +81,7 @@ INITIALIZERS: dict[str, Callable[..., Scheme]] = {
 
 
 def parse(text: str, name: str = "initializer") -> Scheme:
-    """Makes an initialiser from a flag: `glorot`, `orthogonal[:GAIN]`, `gaussian:STD`, ...
+    """Makes an initialiser from a flag: `glorot[:GAIN]`, `orthogonal[:GAIN]`, `gaussian:STD`, ...
 
     Args:
       text: the flag's value.
@@ -97,6 +98,6 @@ def parse(text: str, name: str = "initializer") -> Scheme:
         return INITIALIZERS[scheme](*values)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{name}={text!r}: write glorot, orthogonal, orthogonal:GAIN, gaussian:STD or "
+            f"{name}={text!r}: write glorot[:GAIN], orthogonal[:GAIN], gaussian:STD or "
             "unit_gain:BETA"
         ) from error

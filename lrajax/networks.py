@@ -8,6 +8,8 @@ or (H, W, C).
 
 from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
+
 from lrajax import layers, losses
 from lrajax.base import Layer, Network
 from lrajax.checks import one_of
@@ -176,6 +178,95 @@ def resnet_small(
     return _classifier(body, (num_classes,), activation)
 
 
+def vgg5(
+    image_shape: Sequence[int], num_classes: int, *, width: int = 32, activation: str = "relu"
+) -> Network:
+    """Four 3 × 3 convolutions of w, 2w, 4w, 4w features, 2 × 2 maxima after each, and an output."""
+    return _vgg(image_shape, num_classes, [[1], [2], [4], [4]], width, activation)
+
+
+def vgg7(
+    image_shape: Sequence[int], num_classes: int, *, width: int = 32, activation: str = "relu"
+) -> Network:
+    """Six convolutions in pairs of w, 2w, 4w features, maxima after each pair, and an output."""
+    return _vgg(image_shape, num_classes, [[1, 1], [2, 2], [4, 4]], width, activation)
+
+
+def vgg9(
+    image_shape: Sequence[int], num_classes: int, *, width: int = 32, activation: str = "relu"
+) -> Network:
+    """Eight convolutions in pairs of w, 2w, 4w, 4w features, maxima after each, and an output."""
+    return _vgg(image_shape, num_classes, [[1, 1], [2, 2], [4, 4], [4, 4]], width, activation)
+
+
+def recurrent(
+    image_shape: Sequence[int], num_classes: int, *, width: int = 64, activation: str = "tanh"
+) -> Network:
+    """A recurrent network that reads an image row by row, unrolled: a layer a row, and an output.
+
+    Its layers of rows have weights of one shape, for `lrajax.compose.tied` to share. A layer's
+    activity is its `width` units, followed by the rows that are still to be read.
+
+    Raises:
+      ValueError: inputs that are no images.
+    """
+    if len(image_shape) < 2:
+        raise ValueError(f"image_shape={tuple(image_shape)} must be (H, W) or (H, W, C)")
+    rows, row = image_shape[0], layers.size(tuple(image_shape[1:]))
+    reading = [_read(width, row, left, activation) for left in range(rows, 0, -1)]
+    # No units are active before the first row.
+    first = reading[0]._replace(
+        in_shape=(rows * row,),
+        pre=lambda theta, z: reading[0].pre(
+            theta, jnp.concatenate([jnp.zeros_like(z, shape=width), z])
+        ),
+    )
+    output = layers.dense(width, num_classes, "softmax")
+    return Network((first, *reading[1:], output), losses.categorical)
+
+
+def _read(width: int, row: int, left: int, activation: str) -> Layer:
+    """A layer that reads the next of the rows that are left, and hands on the others."""
+    cell = layers.dense(width + row, width, activation)
+    rest = (left - 1) * row
+    return cell._replace(
+        in_shape=(width + left * row,),
+        out_shape=(width + rest,),
+        pre=lambda theta, z: jnp.concatenate([cell.pre(theta, z[: width + row]), z[width + row :]]),
+        post=lambda h: jnp.concatenate([cell.post(h[:width]), h[width:]]),
+        feedback=None,
+    )
+
+
+def _vgg(
+    image_shape: Sequence[int],
+    num_classes: int,
+    stages: Sequence[Sequence[int]],
+    width: int,
+    activation: str,
+) -> Network:
+    """Stages of 3 × 3 convolutions, features in multiples of width, and maxima after each stage."""
+    shape = _image(image_shape)
+    body: list[Layer] = []
+    for stage in stages:
+        for i, multiple in enumerate(stage):
+            # The maxima of a stage are taken by the layer above it.
+            below = body[-1].out_shape if body else shape
+            takes = _halved(below) if body and i == 0 else below
+            layer = layers.conv(takes, multiple * width, 3, activation=activation)
+            body.append(layer if takes == below else layers.pooled(layer, 2, in_shape=below))
+    top = body[-1].out_shape
+    output = layers.dense(layers.size(_halved(top)), num_classes, "softmax")
+    output = layers.pooled(layers.reshaped(output, _halved(top)), 2, in_shape=top)
+    inputs = layers.reshaped(body[0], (layers.size(shape),))
+    return Network((inputs, *body[1:], output), losses.categorical)
+
+
+def _halved(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of maps (H, W, C) after pooling by 2."""
+    return shape[0] // 2, shape[1] // 2, shape[2]
+
+
 NETWORKS: dict[str, Callable[..., Network]] = {
     "mlp": image_mlp,
     "mlp_bfloat16": mlp_bfloat16,
@@ -184,8 +275,19 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "locally_connected": locally_connected_net,
     "resmlp": resmlp,
     "resnet_small": resnet_small,
+    "vgg5": vgg5,
+    "vgg7": vgg7,
+    "vgg9": vgg9,
 }
-FOR_IMAGES = ("lenet", "locally_connected", "resnet_small")
+# Networks that take images, and the least side in pixels: they halve it a number of times.
+FOR_IMAGES = {
+    "lenet": 4,
+    "locally_connected": 4,
+    "resnet_small": 4,
+    "vgg5": 16,
+    "vgg7": 8,
+    "vgg9": 16,
+}
 
 
 def _image(image_shape: Sequence[int]) -> tuple[int, ...]:

@@ -67,6 +67,10 @@ ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": jax.nn.sigmoid,
     "hard_tanh": jax.nn.hard_tanh,
     "relu": jax.nn.relu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+    "elu": jax.nn.elu,
     "softplus": jax.nn.softplus,
     "sine": jnp.sin,
     "identity": identity,
@@ -80,12 +84,16 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def parse_activation(text: str) -> Activation:
+def parse_activation(text: str | Activation) -> Activation:
     """The activation that a text names: a key of `ACTIVATIONS`, or `kwta:FRACTION`.
+
+    A function of one example's h is an activation itself.
 
     Raises:
       ValueError: an unknown activation, or a fraction that is none.
     """
+    if callable(text):
+        return text
     name, colon, fraction = text.partition(":")
     if not colon:
         one_of("activation", name, ACTIVATIONS)

@@ -8,10 +8,10 @@ from jaxtyping import Array, PRNGKeyArray
 
 from lrajax.base import Initializer, Layer
 from lrajax.checks import at_least
-from lrajax.layers.activations import parse_activation
+from lrajax.layers.activations import Activation, parse_activation
 
 
-def dense(n_in: int, n_out: int, activation: str = "tanh") -> Layer:
+def dense(n_in: int, n_out: int, activation: str | Activation = "tanh") -> Layer:
     """A fully connected layer, h = z W + b (equation 1 with biases; W is [n_in, n_out]).
 
     Raises:
@@ -45,7 +45,7 @@ def conv(
     *,
     stride: int = 1,
     pool: int = 1,
-    activation: str = "tanh",
+    activation: str | Activation = "tanh",
 ) -> Layer:
     """A convolution of [H, W, C], with as much padding as keeps the image's size at stride 1.
 
@@ -90,7 +90,7 @@ def locally_connected(
     kernel: int,
     *,
     stride: int = 1,
-    activation: str = "tanh",
+    activation: str | Activation = "tanh",
 ) -> Layer:
     """A convolution whose every position has weights and biases of its own.
 
@@ -129,7 +129,7 @@ def _affine(
     bias_shape: tuple[int, ...],
     draw: Callable[[PRNGKeyArray, Initializer], Array],
     product: Callable[[Array, Array], Array],
-    activation: str,
+    activation: str | Activation,
 ) -> Layer:
     """A layer h = product(w, z) + b."""
     return Layer(

@@ -1,4 +1,4 @@
-"""Functions that turn a layer into another: skip connections, norms, shapes, noise, coding."""
+"""Functions that turn a layer into another that draws, or whose products are coarser."""
 
 import jax
 import jax.numpy as jnp
@@ -7,48 +7,7 @@ from jaxtyping import Array, PRNGKeyArray
 from lrajax.base import Layer
 from lrajax.checks import at_least, below
 from lrajax.layers.activations import with_slope_of
-from lrajax.layers.products import EXAMPLES, size
-
-
-def residual(layer: Layer) -> Layer:
-    """The layer with a skip connection, h = pre(z) + z, and one for the error beside it.
-
-    Raises:
-      ValueError: the layer changes the shape of the activity.
-    """
-    if layer.in_shape != layer.out_shape:
-        raise ValueError(
-            f"a skip connection needs one shape: {layer.in_shape} in, {layer.out_shape} out"
-        )
-    return layer._replace(pre=lambda theta, z: layer.pre(theta, z) + z, feedback=None)
-
-
-def layer_norm(layer: Layer) -> Layer:
-    """The layer with z = φ(standardised h): mean 0 and variance 1 over an example's activity.
-
-    There is no learned gain, and the layer's own bias stays before the norm. `residual` may stand
-    inside or outside alike: its skip joins before the norm.
-    """
-
-    def post(h):
-        return layer.post(jax.nn.standardize(h, axis=tuple(range(h.ndim))))
-
-    return layer._replace(post=post)
-
-
-def reshaped(layer: Layer, in_shape: tuple[int, ...]) -> Layer:
-    """The same layer fed by an activity of another shape: flat images, or maps into a dense one.
-
-    Raises:
-      ValueError: the shapes differ in size.
-    """
-    if size(in_shape) != size(layer.in_shape):
-        raise ValueError(f"in_shape={in_shape} has not the size of {layer.in_shape}")
-    return layer._replace(
-        in_shape=tuple(in_shape),
-        pre=lambda theta, z: layer.pre(theta, z.reshape(layer.in_shape)),
-        feedback=None,
-    )
+from lrajax.layers.products import EXAMPLES
 
 
 def dropout(layer: Layer, rate: float, key: PRNGKeyArray | None) -> Layer:
@@ -95,19 +54,6 @@ def bernoulli(layer: Layer, key: PRNGKeyArray | None) -> Layer:
     return layer._replace(post=with_slope_of(jax.nn.sigmoid, fire))
 
 
-def binary(layer: Layer) -> Layer:
-    """The layer fed by nothing but the signs of the activity below, -1 or 1 (0 for 0).
-
-    What the units below send up is binary. Their own activity, which a rule compares with its
-    target, stays graded: it has an error on either side of the threshold. What goes down, errors
-    and the codes of DTP's decoders, is graded too. Derivatives go straight through the sign, so on
-    units with a hard tanh backprop is that of `sign_ste`.
-
-    It goes inside `residual`, whose skip then carries the graded activity.
-    """
-    return layer._replace(pre=lambda theta, z: layer.pre(theta, _sign(z)), feedback=None)
-
-
 def bfloat16(layer: Layer) -> Layer:
     """The layer with the operands of its products rounded to bfloat16 and summed in float32.
 
@@ -138,10 +84,6 @@ _operand.defvjp(lambda x: (_to_bfloat16(x), None), lambda _, gradient: (_result(
 # Leaves the result of a product alone; the error is an operand on the way back.
 _result = jax.custom_vjp(lambda h: h)
 _result.defvjp(lambda h: (h, None), lambda _, gradient: (_operand(gradient),))
-
-
-# The sign, with the slope 1 everywhere.
-_sign = with_slope_of(lambda z: z, jnp.sign)
 
 
 def _of_example(key: PRNGKeyArray) -> PRNGKeyArray:

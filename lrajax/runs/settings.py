@@ -38,7 +38,6 @@ LIMITS = {"hidden_layers": 1000, "width": 10**6, "batch_size": 10**9, "epochs": 
 SURROGATES = {"sign": "sign_ste", "threshold": "threshold_ste"}
 BERNOULLI = "bernoulli"  # the activation whose units draw
 SCHEDULES = ("constant", "cosine")  # of λ over a run
-SMALLEST_SIDE = 4  # of an image, in pixels: networks for images halve it twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +118,8 @@ class Settings:
         for combination in itertools.product(*self.sweep.values()):
             values = dict(zip(self.sweep, combination, strict=True))
             positive("lr", values.get("lr", self.lr))
-            self.make_algorithm((SMALLEST_SIDE, SMALLEST_SIDE), 2, values)
+            side = networks.FOR_IMAGES.get(self.network, 1)
+            self.make_algorithm((side, side), 2, values)
 
     def runs(self) -> list[dict[str, float]]:
         """Seed and swept values of every run."""
@@ -147,10 +147,10 @@ class Settings:
         Raises:
           ValueError: it takes images, and the inputs are none, or too small.
         """
-        image = len(image_shape) > 1 and min(image_shape[:2]) >= SMALLEST_SIDE
-        if self.network in networks.FOR_IMAGES and not image:
+        least = networks.FOR_IMAGES.get(self.network)
+        if least and (len(image_shape) < 2 or min(image_shape[:2]) < least):
             raise ValueError(
-                f"network={self.network} takes images, at least {SMALLEST_SIDE} × {SMALLEST_SIDE}, "
+                f"network={self.network} takes images, at least {least} × {least}, "
                 f"not inputs of shape {tuple(image_shape)}: choose mlp or resmlp"
             )
         sizes = {"hidden_layers": self.hidden_layers, "width": self.width}

@@ -1,0 +1,289 @@
+"""Pooling, norms and blocks against NumPy, and every rule on a network that has them all."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+import lrajax
+from lrajax import layers, networks
+
+KEY = jax.random.key(5)
+RNG = np.random.default_rng(1)
+every_rule = pytest.mark.parametrize("name", lrajax.ALGORITHMS)
+BY_EXAMPLE = {
+    "equil_prop": {"nudge": "centred"},
+    "dtp": {"noise": 0.0},
+    "kolen_pollack": {"decay": 0.0},
+}
+
+
+def draw(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def close(actual, expected, tolerance=1e-4):
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+def compiled(function):
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def blocks_of(image, size):
+    """(row, column, block) of every whole block of a NumPy image."""
+    for r in range(image.shape[0] // size):
+        for c in range(image.shape[1] // size):
+            yield r, c, image[r * size : (r + 1) * size, c * size : (c + 1) * size]
+
+
+@pytest.mark.parametrize(("size", "sides"), [(2, (5, 4)), (3, (6, 7))])
+def test_pooling_is_that_of_loops_and_an_error_returns_to_what_was_pooled(size, sides):
+    rows, columns = (side // size for side in sides)
+    plain = layers.reshaped(layers.dense(rows * columns * 2, 3), (rows, columns, 2))
+    theta = {"w": draw(rows * columns * 2, 3), "b": draw(3)}
+    z, error = draw(2, *sides, 2), draw(2, 3)
+    at_pooled = (error @ theta["w"].T).reshape(2, rows, columns, 2)
+    for kind in ("max", "average"):
+        layer = layers.pooled(plain, size, kind, in_shape=(*sides, 2))
+        pooled, below = np.zeros((2, rows, columns, 2)), np.zeros_like(z)
+        for b, image in enumerate(z):
+            for r, c, block in blocks_of(image, size):
+                share = np.full(block.shape, 1 / size**2)
+                if kind == "max":
+                    share = block == block.max(axis=(0, 1))
+                pooled[b, r, c] = (block * share).sum(axis=(0, 1))
+                where = np.s_[b, r * size : (r + 1) * size, c * size : (c + 1) * size]
+                below[where] = share * at_pooled[b, r, c]
+        h = pooled.reshape(2, -1) @ theta["w"] + theta["b"]
+        close(layers.pre(layer, theta, z), h)
+        close(layers.feedback(layer, {"w": theta["w"]}, z, error), below)
+        close(layers.vjp_theta(layer, theta, z, error)["w"], pooled.reshape(2, -1).T @ error)
+
+
+def test_equal_maxima_share_the_error():
+    layer = layers.pooled(layers.reshaped(layers.dense(1, 1), (1, 1, 1)), 2)
+    z = np.array([[3, 1], [3, 0]], np.float32).reshape(1, 2, 2, 1)
+    below = layers.feedback(layer, {"w": np.ones((1, 1), np.float32)}, z, np.ones((1, 1)))
+    close(below.reshape(2, 2), [[0.5, 0], [0.5, 0]])
+
+
+def test_global_pooling_and_standardising_come_before_the_weights():
+    theta, z = {"w": draw(2, 3), "b": draw(3)}, draw(4, 3, 5, 2)
+    layer = layers.globally_pooled(layers.dense(2, 3), (3, 5, 2))
+    close(layers.pre(layer, theta, z), z.mean(axis=(1, 2)) @ theta["w"] + theta["b"][None])
+    flat = draw(4, 2)
+    centred = flat - flat.mean(axis=1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
+    layer = layers.standardised(layers.dense(2, 3))
+    close(layers.pre(layer, theta, flat), expected @ theta["w"] + theta["b"][None])
+
+
+@pytest.mark.parametrize(
+    ("make", "axes", "shape"),
+    [
+        (lambda layer: layers.group_norm(layer, 2), (1, 2, 4), (5, 3, 3, 2, 2)),
+        (lambda layer: layers.layer_norm(layer, gain=True), (1, 2, 3), (5, 3, 3, 4)),
+        (layers.batch_norm, (0, 1, 2), (5, 3, 3, 4)),
+    ],
+    ids=["group", "layer", "batch"],
+)
+def test_norms_with_a_gain_are_those_of_numpy(make, axes, shape):
+    plain = layers.conv((3, 3, 2), 4, 3)
+    layer = make(plain)
+    theta = {"w": draw(3, 3, 2, 4), "b": draw(4), "gain": draw(4)}
+    z, error = draw(5, 3, 3, 2), draw(5, 3, 3, 4)
+    bare = {"w": theta["w"], "b": np.zeros(4, np.float32)}
+    h = np.asarray(layers.pre(plain, bare, z)).reshape(shape)
+    centred = h - h.mean(axis=axes, keepdims=True)
+    normal = centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + 1e-5)
+    close(layers.pre(layer, theta, z), normal.reshape(5, 3, 3, 4) * theta["gain"] + theta["b"])
+    e = {"w": theta["w"], "gain": theta["gain"]}
+    close(layers.feedback(layer, e, z, error), layers.vjp_below(layer, theta, z, error))
+    assert set(layer.init_feedback(KEY, lrajax.initializers.GLOROT)) == set(e)
+
+
+def test_batch_norm_keeps_running_statistics_for_predict():
+    plain = layers.dense(3, 2)
+    layer = layers.batch_norm(plain, momentum=0.75)
+    theta = {"w": draw(3, 2), "b": draw(2), "gain": draw(2)}
+    z = draw(6, 3)
+    state = layer.init_state(theta)
+    chex.assert_trees_all_equal(state, {"mean": np.zeros(2), "var": np.ones(2)})
+    h = z @ theta["w"]
+    kept = jax.device_get(layers.remember(layer, theta, state, z))
+    close(kept["mean"], 0.25 * h.mean(axis=0))
+    close(kept["var"], 0.75 + 0.25 * h.var(axis=0))
+    answer = layers.pre(layer, layers.recall(theta, kept), z)
+    normal = (h - kept["mean"]) / np.sqrt(kept["var"] + 1e-5)
+    close(answer, normal * theta["gain"] + theta["b"])
+
+
+def test_a_chain_is_its_parts_in_turn():
+    parts = (layers.dense(3, 4), layers.batch_norm(layers.dense(4, 2)), layers.dense(2, 5, "relu"))
+    layer = layers.chain(*parts)
+    theta = layer.init(KEY, lrajax.initializers.GLOROT)
+    z = draw(6, 3)
+    inputs = [z]
+    for i, part in enumerate(parts):
+        h = layers.pre(part, theta[str(i)], inputs[-1])
+        inputs.append(layers.post(part, h))
+    close(layers.pre(layer, theta, z), h)
+    close(layers.post(layer, h), inputs[-1])
+    kept = layers.remember(layer, theta, layer.init_state(theta), z)
+    middle = layers.remember(parts[1], theta["1"], parts[1].init_state(theta["1"]), inputs[1])
+    chex.assert_trees_all_close(kept, {"0": (), "1": middle, "2": ()}, rtol=1e-5)
+    answer = layers.pre(layer, layers.recall(theta, kept), z)
+    assert not jnp.allclose(answer, h, atol=1e-3)
+    with pytest.raises(ValueError, match=r"a part takes \(5,\), the one below gives \(4,\)"):
+        layers.chain(layers.dense(3, 4), layers.dense(5, 4))
+    with pytest.raises(ValueError, match="no parts"):
+        layers.chain()
+
+
+def test_a_skip_may_go_through_a_projection():
+    block, projection = layers.dense(3, 2), layers.dense(3, 2, "identity")
+    layer = layers.residual(block, projection)
+    theta = layer.init(KEY, lrajax.initializers.GLOROT)
+    z, error = draw(4, 3), draw(4, 2)
+    w, p = (np.asarray(theta[name]["w"]) for name in ("block", "projection"))
+    close(layers.pre(layer, theta, z), z @ (w + p))
+    e = {name: {"w": theta[name]["w"]} for name in theta}
+    close(layers.feedback(layer, e, z, error), error @ (w + p).T)
+    with pytest.raises(ValueError, match="projection goes from and to"):
+        layers.residual(block, layers.dense(2, 2))
+
+
+@functools.cache
+def wide_network(batch_norm=False):
+    """Flat images of 4 × 4 through maxima, norms with gains, a chain and skips."""
+    first = layers.reshaped(layers.conv((4, 4, 1), 2, 2, activation="relu"), (16,))
+    norm = layers.batch_norm if batch_norm else functools.partial(layers.group_norm, groups=2)
+    second = layers.pooled(norm(layers.conv((2, 2, 2), 2, 1)), 2)
+    inner = layers.chain(
+        layers.layer_norm(layers.dense(8, 3, "gelu"), gain=True), layers.dense(3, 4)
+    )
+    third = layers.reshaped(layers.residual(inner, layers.dense(8, 4)), (2, 2, 2))
+    return lrajax.Network(
+        (first, second, third, layers.dense(4, 3, "softmax")), lrajax.losses.categorical
+    )
+
+
+@every_rule
+def test_every_rule_steps_on_every_wider_layer(name):
+    network = wide_network()
+    rule = lrajax.ALGORITHMS[name](network, **BY_EXAMPLE.get(name, {}))
+    params, batch = reference.make_params(rule), reference.make_batch(network, 4)
+    compute = compiled(functools.partial(reference.compute, rule))
+    lambda_, updates = compute(params, batch, KEY)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    chex.assert_tree_all_finite((lambda_, updates))
+    for field in (lambda_.h, lambda_.z, lambda_.targets, lambda_.errors):
+        assert [a.shape for a in field] == [(4, *layer.out_shape) for layer in network.layers]
+    # Each half twice, so that all mini-batches have one shape.
+    halves = [
+        jax.tree.map(lambda a, half=half: a[half], batch) for half in ([0, 1] * 2, [2, 3] * 2)
+    ]
+    one, other = (compute(params, half, KEY)[1].forward for half in halves)
+    total = jax.tree.map(lambda a, b: (a + b) / 2, one, other)
+    chex.assert_trees_all_close(updates.forward, total, rtol=1e-3, atol=1e-4)
+
+
+def mirrored(params, network):
+    """E that holds W."""
+    e = tuple(layer.init_feedback(KEY, lrajax.initializers.GLOROT) for layer in network.layers)
+    return params._replace(feedback=((), *lrajax.steps.mirrored(e, params.forward)[1:]))
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_with_e_equal_to_w_rules_tend_to_backprop_through_all_of_it(batch_norm):
+    """Kolen-Pollack is backprop; LRA-E V2 for a small error, which a hop scales by 2β, 1 here."""
+    network = wide_network(batch_norm)
+    rules = {
+        "backprop": lrajax.backprop(network),
+        "kolen_pollack": lrajax.kolen_pollack(network, decay=0.0),
+        "lra_e": lrajax.lra_e(network, beta=0.5, derivative=False),
+    }
+    params, batch = reference.make_params(rules["backprop"]), reference.make_batch(network, 4)
+    away = draw(4, 3)
+    away -= away.mean(axis=1, keepdims=True)
+
+    @compiled
+    def found():
+        y = lrajax.steps.predict(network, params.forward, batch.x) + 2e-3 * away
+
+        def loss(forward):
+            z = lrajax.steps.predict(network, forward, batch.x)
+            return network.output_loss.value(y, z).sum()
+
+        updates = {
+            name: reference.compute(rule, mirrored(params, network), lrajax.Batch(batch.x, y))[1]
+            for name, rule in rules.items()
+        }
+        return jax.grad(loss)(params.forward), {n: u.forward for n, u in updates.items()}
+
+    grad, updates = found()
+    for name, tolerance in (("backprop", 1e-3), ("kolen_pollack", 1e-3), ("lra_e", 0.03)):
+        for update, expected in zip(updates[name], grad, strict=True):
+            scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+            chex.assert_trees_all_close(update, expected, rtol=0, atol=tolerance * scale)
+
+
+def test_check_layer_passes_the_librarys_own():
+    layers.check_layer(layers.pooled(layers.conv((1, 1, 2), 3, 2), 2))
+    layers.check_layer(layers.batch_norm(layers.dense(3, 2)), affine=False)
+
+
+PLAIN = layers.dense(3, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"out_shape": (4,)}, r"pre gives \(3,\) for an example, not \(4,\)"),
+        ({"in_shape": (4,)}, "pre.theta, z_below. fails"),
+        ({"post": lambda h: h[:2]}, "post gives"),
+        ({"feedback": lambda e, z, error: error @ e["w"]}, "not the transpose"),
+        ({"feedback": lambda e, z, error: e["w"] @ error**3}, "not the transpose"),
+        (
+            {"pre": lambda theta, z: z @ theta["w"] ** 2, "feedback": None},
+            "not affine in theta's w",
+        ),
+        ({"init_feedback": lambda key, init: {"v": init(key, (3, 3))}}, "init_feedback has 'v'"),
+        ({"init_feedback": lambda key, init: {"w": init(key, (3, 2))}}, "orientation of W"),
+    ],
+)
+def test_check_layer_names_what_is_wrong(changes, message):
+    with pytest.raises(ValueError, match=message):
+        layers.check_layer(PLAIN._replace(**changes))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: layers.pooled(PLAIN, 2), "pooled needs one of images"),
+        (lambda: layers.pooled(layers.conv((2, 2, 1), 1, 1), 2, "mean"), "kind='mean'"),
+        (lambda: layers.pooled(layers.conv((2, 2, 1), 1, 1), 0), "size=0"),
+        (lambda: layers.pooled(layers.conv((2, 2, 1), 1, 1), 2, in_shape=(6, 4, 1)), "in_shape="),
+        (lambda: layers.globally_pooled(PLAIN, (2, 2, 4)), "in_shape="),
+        (lambda: layers.group_norm(PLAIN, 2), "groups=2 must divide the layer's 3 features"),
+        (lambda: layers.batch_norm(PLAIN, momentum=2), "momentum=2"),
+    ],
+)
+def test_bad_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_vgg_pools_after_each_stage():
+    shapes = [layer.out_shape for layer in networks.vgg5((32, 32, 3), 10, width=4).layers]
+    assert shapes == [(32, 32, 4), (16, 16, 8), (8, 8, 16), (4, 4, 16), (10,)]
+    assert networks.vgg5((32, 32, 3), 10, width=4).layers[0].in_shape == (3072,)
+    for make, convolutions in ((networks.vgg7, 6), (networks.vgg9, 8)):
+        network = make((20, 17), 7, width=2)
+        assert len(network.layers) == convolutions + 1
+        assert network.layers[-1].out_shape == (7,)
