@@ -186,7 +186,8 @@ def test_every_rule_steps_on_every_wider_layer(name):
         assert [a.shape for a in field] == [(4, *layer.out_shape) for layer in network.layers]
     # Each half twice, so that all mini-batches have one shape.
     halves = [
-        jax.tree.map(lambda a, half=half: a[half], batch) for half in ([0, 1] * 2, [2, 3] * 2)
+        jax.tree.map(lambda a, half=half: a[np.array(half)], batch)
+        for half in ([0, 1] * 2, [2, 3] * 2)
     ]
     one, other = (compute(params, half, KEY)[1].forward for half in halves)
     total = jax.tree.map(lambda a, b: (a + b) / 2, one, other)
