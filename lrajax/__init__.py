@@ -27,7 +27,7 @@ from lrajax.algorithms import (
 )
 from lrajax.base import Algorithm, Batch, Calculations, Layer, Loss, Network, Params
 from lrajax.cards import Card, audit
-from lrajax.compose import by_layer, in_dtype, stochastic
+from lrajax.compose import by_layer, in_dtype, stochastic, tied
 from lrajax.layers import dense
 from lrajax.networks import autoencoder, mlp
 from lrajax.transforms import normalize_updates
@@ -71,5 +71,6 @@ __all__ = [
     "rfa",
     "sign_symmetric",
     "stochastic",
+    "tied",
     "training",
 ]

@@ -1,6 +1,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 import reference
@@ -136,3 +137,67 @@ def test_bad_rules_are_named(network, rules, message):
     other = lrajax.rfa(lrajax.mlp((5, 4, 6, 7, 2)))
     with pytest.raises(ValueError, match=message):
         lrajax.by_layer(rules(lrajax.rfa(network), other))
+
+
+def read_by_rows(width=3):
+    """A recurrent network for images of 3 × 2, unrolled, and whose weights each layer has."""
+    return lrajax.networks.recurrent((3, 2), 4, width=width), (0, 0, 0, 3)
+
+
+def test_tied_backprop_is_the_gradient_of_a_recurrent_network():
+    network, owners = read_by_rows()
+    rule = lrajax.compose.tied(lrajax.backprop(network), owners)
+    params, batch = rule.init(jax.random.key(2)), reference.make_batch(network, 5)
+    assert [len(jax.tree.leaves(entry)) for entry in params.forward] == [2, 0, 0, 2]
+
+    def loss(cell, output):
+        z = jnp.zeros((5, 3))
+        for row in batch.x.reshape(5, 3, 2).swapaxes(0, 1):
+            z = jnp.tanh(jnp.concatenate([z, row], axis=1) @ cell["w"] + cell["b"][None])
+        log_p = jax.nn.log_softmax(z @ output["w"] + output["b"][None])
+        return -(batch.y * log_p).sum()
+
+    grad = jax.grad(loss, (0, 1))(params.forward[0], params.forward[3])
+    _, updates = reference.compute(rule, params, batch)
+    chex.assert_trees_all_close(updates.forward, (grad[0], (), (), grad[1]), rtol=1e-4, atol=1e-5)
+    value = rule.loss(batch.y, rule.predict(params, batch.x)).sum()
+    np.testing.assert_allclose(value, loss(params.forward[0], params.forward[3]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lra_e", "dfa", "dtp"])
+def test_tied_feedback_is_shared_where_it_has_one_shape(name):
+    network, owners = read_by_rows()
+    rule = lrajax.compose.tied(lrajax.ALGORITHMS[name](network), owners)
+    params = jax.eval_shape(rule.init, jax.random.key(0))
+    batch = reference.make_batch(network, 2)
+    updates = jax.eval_shape(
+        lambda p, key: reference.compute(rule, p, batch, key)[1], params, jax.random.key(1)
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+    entries = [bool(jax.tree.leaves(entry)) for entry in params.feedback]
+    expected = {
+        "lra_e": [False, True, False, True],
+        "dfa": [False, True, True, True],  # from the output to activities of all sizes
+        "dtp": [False, True, True, False],  # biases of all sizes
+    }
+    assert entries == expected[name]
+
+
+@pytest.mark.parametrize(
+    ("owners", "message"),
+    [
+        ((0, 0, 0), "owners has 3 entries: give one for each of 4"),
+        ((0, 0, 1, 3), r"owners\[2\]=1 must be the first layer"),
+        ((0, 0, 0, 0), r"owners\[3\]=0, whose parameters have other shapes"),
+    ],
+)
+def test_bad_owners_are_named(owners, message):
+    with pytest.raises(ValueError, match=message):
+        lrajax.compose.tied(lrajax.backprop(read_by_rows()[0]), owners)
+
+
+def test_layers_with_a_state_share_no_weights():
+    normed = lrajax.layers.batch_norm(lrajax.dense(3, 3))
+    network = lrajax.Network((normed, normed), lrajax.losses.half_squared)
+    with pytest.raises(ValueError, match="a layer with a state cannot share"):
+        lrajax.compose.tied(lrajax.backprop(network), (0, 0))
