@@ -54,13 +54,16 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("rule", RULES)
 @some
 @hypothesis.given(problems)
-def test_updates_are_finite_and_a_tree_like_params(rule, problem):
-    _, update, params, batch = make(rule, **problem)
+def test_updates_are_a_tree_like_params_and_blank_images_teach_biases_alone(rule, problem):
+    _, update, params, batch = make(rule, **problem, **quiet(rule))
     # drawn pixels, and all black or all white
     for x in (batch.x, jnp.zeros_like(batch.x), jnp.ones_like(batch.x)):
         updates = update(params, Batch(x, batch.y), KEY)
         chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
         chex.assert_tree_all_finite(updates)
+        if x is not batch.x:  # Σ x e, so that every pixel's weights do as the biases, or nothing
+            w, b = updates.forward[0]["w"], updates.forward[0]["b"]
+            np.testing.assert_allclose(w, x[:1].T * b[None, :], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("rule", RULES)
