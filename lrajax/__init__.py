@@ -1,7 +1,11 @@
 """Learning rules that train layered networks without back-propagation's global feedback path."""
 
+from jax import export
+
 from lrajax import (
+    base,
     checkpoint,
+    data,
     diagnostics,
     initializers,
     layers,
@@ -31,6 +35,21 @@ from lrajax.compose import by_layer, in_dtype, stochastic, tied
 from lrajax.layers import dense
 from lrajax.networks import autoencoder, mlp
 from lrajax.transforms import normalize_updates
+
+# So that what is compiled for these types can be stored: `jax.export` asks for their names.
+for _kind in (
+    Params,
+    Batch,
+    base.IndexedBatch,
+    Calculations,
+    data.Examples,
+    training.TrainState,
+    training.Best,
+    training.Run,
+    training.Metrics,
+    training.EpochMetrics,
+):
+    export.register_namedtuple_serialization(_kind, serialized_name=f"lrajax.{_kind.__name__}")
 
 __version__ = "0.1.0"
 

@@ -1,7 +1,9 @@
 """Argument checks shared by the factories; each error names the argument and the remedy."""
 
 import difflib
+import numbers
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import numpy as np
@@ -50,6 +52,50 @@ def below(name: str, value, bound) -> None:
     """Raises ValueError unless `value` < `bound` (traced values pass)."""
     if not isinstance(value, jax.core.Tracer) and not value < bound:
         raise ValueError(f"{name}={value} must be below {bound}")
+
+
+def whole(name: str, value: Any) -> int:
+    """The whole number that is meant by 20, 20.0 or "20"; ValueError for any other value."""
+    given = number(name, value)
+    if isinstance(value, bool) or np.ndim(given) or given != np.floor(given):
+        raise ValueError(f"{name}={value!r} must be a whole number")
+    return int(given)
+
+
+def number(name: str, value: Any) -> Any:
+    """The number that is meant by 0.001 or "1e-3"; arrays and traced values stay as they are."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif hasattr(value, "dtype") or isinstance(value, numbers.Real):
+        return value
+    raise ValueError(f"{name}={value!r} must be a number")
+
+
+def truth(name: str, value: Any) -> bool:
+    """The truth that is meant by True or 1; ValueError for what is neither true nor false."""
+    if isinstance(value, bool | np.bool_ | int) and value in (0, 1):
+        return bool(value)
+    raise ValueError(f"{name}={value!r} must be True or False")
+
+
+def text(name: str, value: Any) -> str:
+    """The text itself; ValueError for anything else."""
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"{name}={value!r} must be a text")
+
+
+def as_key(key: Any) -> jax.Array:
+    """A PRNG key: itself, or the one that a whole number is the seed of."""
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return jax.random.key(key)
+    dtype = getattr(key, "dtype", None)
+    if dtype == np.uint32 or (dtype and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)):
+        return key
+    raise ValueError(f"key={key!r} is no key of random numbers: write jax.random.key(0)")
 
 
 def _as_computed(value) -> np.ndarray:

@@ -101,3 +101,16 @@ def parse(text: str, name: str = "initializer") -> Scheme:
             f"{name}={text!r}: write glorot[:GAIN], orthogonal[:GAIN], gaussian:STD or "
             "unit_gain:BETA"
         ) from error
+
+
+def resolve(value: Initializer | str, name: str = "initializer") -> Initializer:
+    """The initialiser that is meant by a function or, as `parse` reads it, by a text.
+
+    Raises:
+      ValueError: it is neither, or a text that names none.
+    """
+    if isinstance(value, str):
+        return parse(value, name)
+    if not callable(value):
+        raise ValueError(f"{name}={value!r} must be a function (key, shape), or a text: glorot")
+    return value

@@ -15,7 +15,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from lrajax import steps
 from lrajax.base import Algorithm, Batch, Calculations, IndexedBatch, Params, PyTree
-from lrajax.checks import at_least
+from lrajax.checks import as_key, at_least
 from lrajax.data import Examples, check_examples
 
 # Steps in a pass of an epoch's scan. With two, the second writes its parameters over those that the
@@ -118,7 +118,7 @@ def init_state(
       key: of everything that is drawn.
       num_examples: size of the training set, for a rule with a state of each example.
     """
-    params_key, key = jax.random.split(key)
+    params_key, key = jax.random.split(as_key(key))
     params = algo.init(params_key)
     rule_state = () if algo.init_state is None else algo.init_state(params, num_examples)
     layer_states = steps.init_layer_states(algo.network, params.forward) if algo.network else ()

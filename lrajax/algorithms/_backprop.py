@@ -7,6 +7,7 @@ Equal to `jax.grad` of the output loss; the yardstick for the other rules.
 """
 
 from lrajax import initializers, layers
+from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network, Params
 from lrajax.steps import (
     check_reduction,
@@ -20,6 +21,7 @@ from lrajax.steps import (
 )
 
 
+@factory
 def backprop(
     network: Network, *, reduction: str = "sum", w_init: Initializer = initializers.GLOROT
 ) -> Algorithm:

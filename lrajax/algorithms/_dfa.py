@@ -7,6 +7,7 @@ e^{l-1} = E^l (z^L - y),   E^l random and fixed, from the output straight to lay
 import jax
 
 from lrajax import initializers, layers
+from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network, Params
 from lrajax.steps import (
     check_reduction,
@@ -20,6 +21,7 @@ from lrajax.steps import (
 )
 
 
+@factory
 def dfa(
     network: Network,
     *,

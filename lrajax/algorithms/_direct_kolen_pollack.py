@@ -14,11 +14,13 @@ import jax
 
 from lrajax import initializers, layers
 from lrajax.algorithms._dfa import dfa
+from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network
 from lrajax.checks import at_least
 from lrajax.steps import reduce_batch
 
 
+@factory
 def direct_kolen_pollack(
     network: Network,
     *,

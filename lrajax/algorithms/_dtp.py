@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax import initializers, layers
+from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params, PyTree
 from lrajax.checks import at_least, one_of, positive
 from lrajax.losses import gaussian
@@ -74,6 +75,7 @@ class Reconstruction(NamedTuple):
     h: Array
 
 
+@factory
 def dtp(
     network: Network,
     *,
@@ -105,6 +107,7 @@ def dtp(
     return _dtp(network, fixed, target_rate, reduction, w_init, e_init)
 
 
+@factory
 def dtp_sigma(
     network: Network,
     *,

@@ -13,6 +13,7 @@ mean replaces z.
 
 from lrajax import initializers, layers
 from lrajax.algorithms._backprop import backprop
+from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network, Params
 from lrajax.checks import positive
 from lrajax.steps import (
@@ -25,6 +26,7 @@ from lrajax.steps import (
 )
 
 
+@factory
 def dual_prop(
     network: Network,
     *,

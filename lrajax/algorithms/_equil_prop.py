@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax import initializers, layers
+from lrajax.algorithms._rule import factory
 from lrajax.algorithms._settle import ORDERS, Settled, in_turn, settle
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
 from lrajax.checks import at_least, below, between, one_of, positive
@@ -58,6 +59,7 @@ class Phases(NamedTuple):
 NUDGES = ("random", "centred", "positive")
 
 
+@factory
 def equil_prop(
     network: Network,
     *,

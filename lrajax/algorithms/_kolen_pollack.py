@@ -13,11 +13,13 @@ import jax
 
 from lrajax import initializers
 from lrajax.algorithms._rfa import rfa
+from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network, Params
 from lrajax.checks import at_least
 from lrajax.steps import mirrored, scaled
 
 
+@factory
 def kolen_pollack(
     network: Network,
     *,

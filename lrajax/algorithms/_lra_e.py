@@ -20,6 +20,7 @@ import jax
 from jaxtyping import Array
 
 from lrajax import initializers, layers, losses
+from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Calculations, Initializer, Layer, Network, Params
 from lrajax.checks import at_least, one_of, positive
 from lrajax.steps import (
@@ -37,6 +38,7 @@ from lrajax.steps import (
 )
 
 
+@factory
 def lra_e(
     network: Network,
     *,

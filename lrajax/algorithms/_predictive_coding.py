@@ -35,6 +35,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax import initializers, layers
+from lrajax.algorithms._rule import factory
 from lrajax.algorithms._settle import ORDERS, States, in_turn, settle
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
 from lrajax.checks import at_least, between, one_of, positive
@@ -70,6 +71,7 @@ class Phase(NamedTuple):
     sweeps: Array
 
 
+@factory
 def predictive_coding(
     network: Network,
     *,

@@ -24,6 +24,7 @@ import jax
 
 from lrajax import initializers, layers, losses
 from lrajax.algorithms._lra_e import align, lra_e
+from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
 from lrajax.checks import at_least
 from lrajax.steps import (
@@ -37,6 +38,7 @@ from lrajax.steps import (
 )
 
 
+@factory
 def rec_lra(
     network: Network,
     *,

@@ -9,6 +9,7 @@ Back-propagation with a fixed random matrix in place of each (W^l)ᵀ.
 import jax
 
 from lrajax import initializers, layers
+from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network, Params
 from lrajax.steps import (
     check_reduction,
@@ -22,6 +23,7 @@ from lrajax.steps import (
 )
 
 
+@factory
 def rfa(
     network: Network,
     *,

@@ -1,13 +1,66 @@
-"""`Rule`: what the rest of the library knows of a learning rule."""
+"""`Rule`: what the rest of the library knows of a learning rule; `factory`: what makes one."""
 
+import functools
 import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from lrajax.base import Algorithm
+from lrajax import checks, initializers
+from lrajax.base import Algorithm, Initializer, Network
+
+Factory = TypeVar("Factory", bound=Callable[..., Algorithm])
+
+
+def factory(function: Factory) -> Factory:
+    """Lets a rule's factory take its arguments as they are plainly meant.
+
+    The annotations say how: text for a number ("1e-3", as YAML reads it) or an initialiser
+    ("glorot"), 20.0 for a count, and a whole number for the key that the rule draws from. What
+    cannot be meant raises ValueError, with the argument's name, before anything is computed.
+    """
+    types = typing.get_type_hints(function)
+
+    @functools.wraps(function)
+    def make(network: Network, **arguments: Any) -> Algorithm:
+        if not isinstance(network, Network):
+            raise ValueError(
+                f"network={network!r} must be a lrajax.Network: write lrajax.mlp((784, 256, 10))"
+            )
+        meant = {name: _meant(name, value, types.get(name)) for name, value in arguments.items()}
+        algo = function(network, **meant)
+
+        @functools.wraps(algo.init)
+        def init(key):
+            return algo.init(checks.as_key(key))
+
+        @functools.wraps(algo.compute_targets)
+        def compute_targets(params, batch, *, key=None, **kept):
+            key = None if key is None else checks.as_key(key)
+            return algo.compute_targets(params, batch, key=key, **kept)
+
+        return algo._replace(init=init, compute_targets=compute_targets)
+
+    return typing.cast(Factory, make)
+
+
+def _meant(name: str, value: Any, kind: Any) -> Any:
+    """An argument's value, of the type that its annotation says."""
+    options = typing.get_args(kind) if type(None) in typing.get_args(kind) else (kind,)
+    if value is None and type(None) in options:
+        return None
+    if Initializer in options:
+        return initializers.resolve(value, name)
+    converters = {
+        bool: checks.truth,
+        int: checks.whole,
+        float: checks.number,
+        str: checks.text,
+    }
+    convert = next((converters[option] for option in options if option in converters), None)
+    return convert(name, value) if convert else value
 
 
 class Hyperparameter(NamedTuple):

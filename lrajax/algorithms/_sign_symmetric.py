@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from lrajax import initializers
 from lrajax.algorithms._rfa import rfa
+from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network
 from lrajax.checks import one_of
 from lrajax.noise import standard_normal
@@ -21,6 +22,7 @@ from lrajax.steps import mirrored
 MAGNITUDES = ("fixed", "uniform", "redrawn")
 
 
+@factory
 def sign_symmetric(
     network: Network,
     *,

@@ -16,12 +16,14 @@ import jax.numpy as jnp
 
 from lrajax import initializers, layers
 from lrajax.algorithms._rfa import rfa
+from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network, Params
 from lrajax.checks import at_least
 from lrajax.noise import standard_normal
 from lrajax.steps import reduce_batch
 
 
+@factory
 def weight_mirror(
     network: Network,
     *,
