@@ -75,7 +75,7 @@ def test_what_else_follows_from_the_output_does_too(name):
         np.testing.assert_allclose(lambda_.targets[-2], expected, rtol=1e-4, atol=1e-6)
     else:
         expected = jax.grad(loss)(lambda_.targets[-2])
-        found = lambda_.aux[-1] @ theta["w"].T
+        found = lambda_.aux[0].deltas[-1] @ theta["w"].T
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
