@@ -116,7 +116,7 @@ def load(folder: pathlib.Path) -> dict[str, dict[str, dict]]:
             path.stem: json.loads(path.read_text())
             for path in sorted((folder / target).glob("*.json"))
         }
-        for target in (*beyond.ALL_TARGETS, "autoencoder")
+        for target in (*beyond.ALL_TARGETS, "autoencoder", "boosted_trees")
     }
 
 
@@ -326,6 +326,25 @@ def autoencoder_section(records: dict[str, dict]) -> list[str]:
     ]
 
 
+def trees_section(records: dict[str, dict]) -> list[str]:
+    """Heading, command and table of the stacked trees."""
+    rows = []
+    for name, record in records.items():
+        for rule, runs in record["rules"].items():
+            errors = ([100 - accuracy for accuracy in runs[part]] for part in ("train", "test"))
+            texts = [spread(*moments(values)) for values in errors]
+            seconds = f"{statistics.median(runs['seconds']):.1f}"
+            rows.append([name, rule, str(len(runs["test"])), *texts, seconds])
+    return [
+        "## Stacked gradient-boosted trees\n",
+        "`python experiments/boosted_trees.py`\n",
+        'Errors in %; median seconds of a seed, on a busy CPU. "frozen": only the softmax learns;\n'
+        '"ensemble": one of as many rounds as all layers have together; "lra_e_learned": E is the\n'
+        "transpose of the linear map nearest to the layer, else it is drawn once.\n",
+        table(["set", "rule", "seeds", "train", "test", "seconds"], rows),
+    ]
+
+
 def render(results: dict[str, dict[str, dict]]) -> str:
     """RESULTS.md."""
     parts = [
@@ -357,6 +376,7 @@ def render(results: dict[str, dict[str, dict]]) -> str:
             for part in (f"## {title}\n", command(name), cell_table(results[name]), alone(name))
         ),
         *(part for name in TITLES if results[name] for part in beyond_section(name, results[name])),
+        *(trees_section(results["boosted_trees"]) if results["boosted_trees"] else ()),
         *(autoencoder_section(results["autoencoder"]) if results["autoencoder"] else ()),
     ]
     return "\n".join(parts)

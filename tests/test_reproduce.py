@@ -320,7 +320,7 @@ def test_steps_are_looked_at_from_before_the_first(monkeypatch):
 
     monkeypatch.setattr(probes, "EVERY", 9)
     monkeypatch.setattr(probes, "LOOKS", 2)
-    scale = cells.Scale((0,), epochs=1, width=16, dataset="digits")
+    scale = cells.Scale((0,), epochs=1, smaller={"width": 16, "dataset": "digits"})
     cell = next(cell for cell in statements.steps(scale) if cell.name == "dfa")
     experiment = Experiment(cell.settings, data.load("digits"), num_devices=1)
     steps = probes.by_step(experiment)

@@ -131,6 +131,7 @@ def steps(records: dict[str, dict]) -> Figure:
             ribbon(right, at, loss, CELLS[name], colour)
     left.axhline(90, color="grey", lw=0.8, ls=":")
     left.set(ylabel="angle to backprop's update (degrees)", ylim=(0, 95))
+    left.set_title("hidden layers; dotted: with the output's", fontsize=9)
     middle.set(ylabel="discrepancy of an example (nats)", yscale="log")
     right.set(ylabel="V_L, output loss (nats)", yscale="log")
     for frame in (left, middle, right):
@@ -154,7 +155,7 @@ def sigma(records: dict[str, dict]) -> Figure:
         shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, values.shape[2]))
         for l, shade in enumerate(shades):
             ribbon(frame, at, values[..., l], f"decoder of layer {l + 2}", shade)
-        frame.set(title=name, xlabel="step", yscale="log")
+        frame.set(title=f"sigma_loss={name}", xlabel="step", yscale="log")
     axes[0, 0].set_ylabel("|σ|")
     axes[0, 0].legend(fontsize=8)
     return canvas
