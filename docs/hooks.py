@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages from the root of the repository, and equations without a script.
+"""MkDocs hooks: a page a rule, pages from the root of the repository, equations without a script.
 
 `$$` blocks become MathML, which browsers draw by themselves.
 """
@@ -9,9 +9,19 @@ import re
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 
+import lrajax
+
 ROOT = pathlib.Path(__file__).parents[1]
 # Pages of the root that the site shows too; their links work in both places.
 PAGES = ("RESULTS.md", "BUILD_NOTES.md", "CONTRIBUTING.md", "CHANGELOG.md")
+
+
+def on_config(config):
+    """Called by MkDocs once: a page for each rule, in the order of the records."""
+    pages = [{rule.title: f"rules/{name}.md"} for name, rule in lrajax.RULES.items()]
+    (section,) = (entry for entry in config["nav"] if "Rules" in entry)
+    section["Rules"] = pages
+    return config
 
 
 def on_files(files, config):
