@@ -16,7 +16,7 @@ def readme() -> str:
     """The README's: rule, paper, file."""
     rows = ["| `--algo` | rule | paper | file |", "| --- | --- | --- | --- |"]
     for rule in lrajax.RULES.values():
-        name = pathlib.Path(inspect.getfile(rule.factory)).name
+        name = pathlib.Path(inspect.getfile(inspect.unwrap(rule.factory))).name
         file = f"[{name}](lrajax/algorithms/{name})"
         rows.append(f"| `{rule.name}` | {rule.about} | {rule.paper} | {file} |")
     return "\n".join(rows) + "\n"

@@ -79,8 +79,8 @@ def test_a_record_names_hyperparameters_of_its_rule(name):
 def test_weights_decay_and_nothing_else(algo, network):
     """The weights of every layer there is are called w; a bias of DTP's decoders has any rank."""
     settings = presets.resolve(algo, network=network, weight_decay=0.1)
-    made, key = settings.make_network((8, 8), 3), jax.random.key(0)
-    params = jax.eval_shape(settings.make_algorithm((8, 8), 3, {}).init, key)
+    made, key = settings.make_network((16, 16), 3), jax.random.key(0)
+    params = jax.eval_shape(settings.make_algorithm((16, 16), 3, {}).init, key)
     decays = settings._decays(made, params)
     leaves = jax.tree_util.tree_leaves_with_path(decays)
     assert jax.tree.structure(decays) == jax.tree.structure(params)

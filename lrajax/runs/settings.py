@@ -209,9 +209,10 @@ class Settings:
 
 
 def _weights(layer: lrajax.Layer, theta: PyTree, e: PyTree) -> tuple[PyTree, PyTree]:
-    """True for the weights among a layer's parameters: what E mirrors, whatever their names.
+    """True for the weights among a layer's parameters: the matrices that E mirrors, by any name.
 
-    Of feedback that mirrors nothing, a connection of its own, all are weights.
+    Biases are not mirrored, or vectors, as gains are. Of feedback that mirrors nothing, a connection
+    of its own, all is weights.
     """
     mirror = jax.eval_shape(
         lambda key: layer.init_feedback(key, initializers.GLOROT), jax.random.key(0)
@@ -219,7 +220,9 @@ def _weights(layer: lrajax.Layer, theta: PyTree, e: PyTree) -> tuple[PyTree, PyT
     names, shared = _paths(mirror), _paths(mirror) & _paths(e)
 
     def among(paths, tree):
-        return jax.tree_util.tree_map_with_path(lambda path, _: path in paths, tree)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: path in paths and leaf.ndim > 1, tree
+        )
 
     return among(names, theta), among(shared or _paths(e), e)
 
