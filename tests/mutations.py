@@ -250,7 +250,8 @@ def main():
         for path in dict.fromkeys(mutation.path for mutation in every):
             if fails(path, None, tests_of(path)):
                 sys.exit(f"{path.name}: {tests_of(path)} fail as they are")
-        for mutation in every:
+        for done, mutation in enumerate(every):
+            print(f"{done} of {len(every)}", end="\r", file=sys.stderr, flush=True)
             if not fails(mutation.path, mutant(mutation), tests_of(mutation.path)):
                 survivors.append(mutation)
                 print(f"survives: {mutation}", flush=True)
