@@ -7,6 +7,7 @@ import sys
 
 COMMANDS = {
     "train": "train a network with one learning rule",
+    "tune": "search for a rule's settings on a task, by the protocol of the comparison",
     "report": "draw one run, or compare several",
     "list": "the rules, networks, optimisers and data sets there are",
 }

@@ -84,7 +84,8 @@ class Rule(NamedTuple):
       factory: `(network, *, hyperparameters) -> Algorithm`; its name is the rule's.
       title: what tables and legends call it.
       paper: where it comes from.
-      traced: hyperparameters that may be traced, so that one program can sweep them.
+      traced: hyperparameters that may be traced, so that one program can sweep them, each with the
+        range that a search looks through, on a logarithmic scale.
       fixed_feedback: whether E stays as it was drawn.
       clipped: whether its units are states in [0, 1], in place of the network's activations.
       plain: hyperparameters without noise or decay, so that what is computed of a mini-batch is the
@@ -94,7 +95,7 @@ class Rule(NamedTuple):
     factory: Callable[..., Algorithm]
     title: str
     paper: str
-    traced: tuple[str, ...] = ()
+    traced: Mapping[str, tuple[float, float]] = MappingProxyType({})
     fixed_feedback: bool = False
     clipped: bool = False
     plain: Mapping[str, Any] = MappingProxyType({})

@@ -129,13 +129,13 @@ class Experiment:
 
         return call
 
+    def init(self, seed: Any, values: Mapping[str, Any]) -> training.Run:
+        """One run before its first epoch; seed and values may be traced."""
+        return training.init_run(*self.make(values), jax.random.key(seed), self.num_examples)
+
     def start(self) -> training.Run:
         """The runs before their first epoch."""
-
-        def init(seed, values):
-            return training.init_run(*self.make(values), jax.random.key(seed), self.num_examples)
-
-        over_runs = jax.vmap(init)
+        over_runs = jax.vmap(self.init)
         return self.compile(over_runs, out_shardings=self.placement.runs)(self.seeds, self.values)
 
     def _over_runs(self, function: Callable, runs: Any, examples: Any) -> Any:
@@ -171,7 +171,7 @@ class Experiment:
         """Trains from `run`, `done` epochs old (default: the start), yielding after each epoch."""
         run = self.start() if run is None else run
         compiled = self.compile(
-            functools.partial(self._over_runs, self._epoch),
+            functools.partial(self._over_runs, self.epoch),
             donate_argnums=0,
             out_shardings=(self.placement.runs, self.placement.replicated),
         )
@@ -184,8 +184,11 @@ class Experiment:
             culprits = [diagnostics.first_nonfinite(run.state.params, steps) for steps in first]
             yield Epoch(number, run, metrics, diverged_at, culprits, seconds, examples / seconds)
 
-    def _epoch(self, run: training.Run, values: Mapping[str, Any], sets: Sets):
-        """One epoch of one run: the run, and what is said of it."""
+    def epoch(self, run: training.Run, values: Mapping[str, Any], sets: Sets):
+        """One epoch of one run, whose values may be traced: the run, and what is said of it.
+
+        That is metrics, `diverged_at` and what `diagnostics.watch` saw.
+        """
         algo, optimizer = self.make(values)
         observe = diagnostics.watch if self.check_finite else None
         train_step = training.make_train_step(algo, optimizer, observe)

@@ -172,7 +172,7 @@ class Settings:
             else value
             for name, value in self.hyperparameters.items()
         }
-        arguments.update({name: value for name, value in values.items() if name != "lr"})
+        arguments |= {name: v for name, v in values.items() if name in rule.hyperparameters}
         make: Callable[..., lrajax.Algorithm] = functools.partial(rule.factory, **arguments)
         if self.activation != BERNOULLI:
             return make(network)
@@ -189,15 +189,16 @@ class Settings:
     def make_optimizer(
         self, values: Mapping[str, Any], steps: int, network: lrajax.Network
     ) -> optax.GradientTransformation:
-        """The optax optimiser of a run of so many steps; a swept learning rate may be traced."""
+        """The optax optimiser of a run of so many steps; λ and decay may be traced."""
         lr = values.get("lr", self.lr)
         rate = lr if self.schedule == "constant" else optax.cosine_decay_schedule(lr, steps)
         optimizer = OPTIMIZERS[self.opt](rate)
-        if not self.weight_decay:
+        share = values.get("weight_decay", self.weight_decay)
+        if isinstance(share, float) and not share:
             return optimizer
         at = rate if callable(rate) else optax.constant_schedule(rate)
         mask = functools.partial(self._decays, network)
-        decay = optax.add_decayed_weights(lambda step: -self.weight_decay * at(step), mask)
+        decay = optax.add_decayed_weights(lambda step: -share * at(step), mask)
         return optax.chain(optimizer, decay)
 
     def _decays(self, network: lrajax.Network, params: lrajax.Params) -> lrajax.Params:

@@ -6,6 +6,8 @@ at once.
 """
 
 import dataclasses
+import json
+import pathlib
 import re
 import typing
 from collections import defaultdict
@@ -57,6 +59,7 @@ def define() -> flags.FlagValues:
         flags.DEFINE(Numbers(), name, None, about, flag_values=values)
 
     text("algo", f"learning rule: {', '.join(lrajax.RULES)}", "lra_e")
+    text("preset", "file of settings that lrajax tune chose; what other flags say goes before it")
     text("network", f"{', '.join(NETWORKS)}; default: mlp")
     integer("hidden_layers", "of dense networks: how many; default: 3")
     integer("width", "units in each, 256; of networks for images: feature maps")
@@ -131,6 +134,25 @@ def swept() -> set[str]:
     return {"lr"}.union(*(rule.traced for rule in lrajax.RULES.values()))
 
 
+def read_preset(path: str, algo: str) -> dict[str, Any]:
+    """The settings that a search chose for a rule.
+
+    Raises:
+      ValueError: the file is not such a preset, or of another rule.
+    """
+    try:
+        chosen = dict(json.loads(pathlib.Path(path).expanduser().read_text())["settings"])
+        of = chosen.pop("algo")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"preset={path} is no preset of lrajax tune ({error}): name its preset.json"
+        ) from error
+    if of != algo:
+        raise ValueError(f"preset={path} is of {of}: write --algo={of}")
+    numbers = swept() & chosen.keys()
+    return {name: (value,) if name in numbers else value for name, value in chosen.items()}
+
+
 def about(owners: dict[str, Hyperparameter]) -> str:
     """What the rules' docstrings say of a hyperparameter, and whose it is unless every rule's."""
     texts: dict[str, list[str]] = defaultdict(list)
@@ -157,6 +179,8 @@ def settings(values: flags.FlagValues) -> Settings:
     given = {name: value for name, value in given.items() if value is not None}
     if "augment" in given:
         given["augment"] = tuple(given["augment"])
+    if values.preset:
+        given = {**read_preset(values.preset, values.algo), **given}
     several = {name: value for name, value in given.items() if name in swept()}
     made = presets.resolve(
         **{**given, **{name: value[0] for name, value in several.items()}},

@@ -1,0 +1,84 @@
+r"""Searches for a rule's settings on a task, by the protocol of docs/protocol.md.
+
+    python experiments/tune.py --algo=lra_e --task=digits --trials=30
+    python experiments/tune.py --algo=dfa --task=mnist-3 --data_dir=FOLDER --out_dir=tuned/dfa
+    python experiments/train.py --algo=lra_e --preset=tuned/digits/lra_e/preset.json
+
+The folder keeps a line a trial in trials.jsonl, the choice in preset.json and the search itself in
+journal.log: the same command goes on where it was interrupted, and asks for what it would have.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+from tqdm import tqdm
+
+import lrajax
+from lrajax import data
+from lrajax.checks import at_least, one_of
+from lrajax.runs.commands import commandline
+
+FLAGS = flags.FlagValues()
+ALGO = flags.DEFINE_string(
+    "algo", "lra_e", f"learning rule: {', '.join(lrajax.RULES)}", flag_values=FLAGS
+)
+TASK = flags.DEFINE_string("task", "digits", "see docs/protocol.md", flag_values=FLAGS)
+TRIALS = flags.DEFINE_integer("trials", 30, "settings to try, all in all", flag_values=FLAGS)
+PASSES = flags.DEFINE_integer(
+    "passes",
+    None,
+    "epochs of all trials together; default: what they take",
+    flag_values=FLAGS,
+)
+EPOCHS = flags.DEFINE_integer(
+    "epochs", None, "of a trial that goes on to the end; default: the task's", flag_values=FLAGS
+)
+SEED = flags.DEFINE_integer("seed", 0, "of the search", flag_values=FLAGS)
+WORKERS = flags.DEFINE_integer("workers", 1, "trials side by side", flag_values=FLAGS)
+STORAGE = flags.DEFINE_string(
+    "storage", None, "URL of an Optuna storage that machines share", flag_values=FLAGS
+)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "as in train.py", flag_values=FLAGS)
+OUT_DIR = flags.DEFINE_string(
+    "out_dir", None, "folder of the search; default: tuned/TASK/ALGO", flag_values=FLAGS
+)
+
+
+def main() -> None:
+    """Flags to data to generations of trials to a preset."""
+    try:
+        from lrajax.runs import tuning  # lazy: Optuna is an extra
+    except ModuleNotFoundError as error:
+        sys.exit(f"{commandline.program()}: {error.name} is missing: pip install '.[tune]' has it")
+    try:
+        one_of("algo", ALGO.value, lrajax.RULES)
+        one_of("task", TASK.value, tuning.TASKS)
+        for flag in (TRIALS, WORKERS, *(f for f in (EPOCHS, PASSES) if f.value is not None)):
+            at_least(flag.name, flag.value, 1)
+        fields = dict(tuning.TASKS[TASK.value].fields)
+        if EPOCHS.value is not None:
+            fields["epochs"] = EPOCHS.value
+        out_dir = OUT_DIR.value or f"tuned/{TASK.value}/{ALGO.value}"
+        search = tuning.Search(
+            ALGO.value,
+            data.load(fields["dataset"], DATA_DIR.value, valid_size=fields.get("valid_size")),
+            fields,
+            pathlib.Path(out_dir).expanduser(),
+            seed=SEED.value,
+            storage=STORAGE.value,
+            workers=WORKERS.value,
+        )
+    except ValueError as error:
+        commandline.fail(error, FLAGS)
+    bar = tqdm(initial=len(search.ended), total=TRIALS.value, unit="trial", desc=ALGO.value)
+    for generation in search.generations(TRIALS.value, PASSES.value or float("inf")):
+        bar.update(len(generation))
+        bar.set_postfix_str(f"best {search.study.best_value:.2f} % valid")
+    bar.close()
+    print(f"{search.folder / 'preset.json'}: {search.study.best_value:.2f} % validation error")
+
+
+def run() -> None:
+    """The command, with the words of the command line."""
+    commandline.run(main, FLAGS, __doc__)

@@ -1,0 +1,279 @@
+"""Search for the settings of a rule on a task, by the protocol of docs/protocol.md.
+
+Optuna asks for a generation of trials; one compiled program a rule and optimiser trains each of
+them, for the numbers are its arguments; the better half goes on at every rung of epochs. What a
+generation is asked depends on the seed and on the trials that have ended, so that a search that was
+killed, and goes on, asks what it would have asked.
+"""
+
+import json
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+
+import lrajax
+from lrajax import checkpoint, initializers, training
+from lrajax.data import Dataset
+from lrajax.runs import presets, records
+from lrajax.runs.experiment import Experiment
+from lrajax.runs.settings import Settings
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # the progress bar says it
+
+PROTOCOL = 1  # of docs/protocol.md
+GENERATION = 8  # trials that are asked for at once
+FRACTIONS = (4, 2, 1)  # of the epochs, after which half of the trials goes on
+
+
+class Task(NamedTuple):
+    """What rules are compared on.
+
+    Attributes:
+      fields: of `Settings`: data set, network, epochs, validation examples.
+      final_seeds: how many fresh seeds the chosen settings are trained with.
+    """
+
+    fields: Mapping[str, Any]
+    final_seeds: int = 10
+
+
+TASKS = {
+    "digits": Task({"dataset": "digits", "epochs": 40}),
+    "mnist-3": Task({"dataset": "mnist", "epochs": 100, "valid_size": 10_000}),
+    "fashion_mnist-3": Task({"dataset": "fashion_mnist", "epochs": 100, "valid_size": 10_000}),
+    "fashion_mnist-8": Task(
+        {"dataset": "fashion_mnist", "hidden_layers": 8, "epochs": 100, "valid_size": 10_000}
+    ),
+    "mnist-32": Task({"dataset": "mnist", "hidden_layers": 32, "epochs": 20, "valid_size": 10_000}),
+    "cifar10-vgg5": Task(
+        {
+            "dataset": "cifar10",
+            "network": "vgg5",
+            "width": 32,
+            "activation": "relu",
+            "augment": ("flip", "crop"),
+            "epochs": 30,
+            "valid_size": 10_000,
+        },
+        final_seeds=5,
+    ),
+}
+
+# Ranges of what every rule has, searched by logarithm; those of its own numbers are in its record.
+OPTIMIZER_RATES = {"sgd": (1e-4, 1.0), "adam": (1e-5, 1e-2)}
+DECAY = (1e-4, 1.0)
+GAINS = {"w_init": (0.1, 3.0), "e_init": (0.01, 3.0)}  # of orthogonal weights
+
+
+def suggest(trial: optuna.trial.Trial, rule: lrajax.Rule) -> tuple[str, dict[str, float]]:
+    """The optimiser and the numbers of a trial."""
+    opt = trial.suggest_categorical("opt", list(OPTIMIZER_RATES))
+    ranges = {"weight_decay": DECAY, **rule.traced}
+    ranges |= {name: range_ for name, range_ in GAINS.items() if name in rule.hyperparameters}
+    values = {name: trial.suggest_float(name, *range_, log=True) for name, range_ in ranges.items()}
+    # Named by the optimiser, for the two have nothing to learn from each other's rates.
+    values["lr"] = trial.suggest_float(f"lr_{opt}", *OPTIMIZER_RATES[opt], log=True)
+    return opt, values
+
+
+class Program:
+    """The runs of a rule under an optimiser on a task: compiled once, the numbers its arguments."""
+
+    def __init__(self, settings: Settings, dataset: Dataset):
+        """Compiles nothing yet."""
+        experiment = Experiment(settings, dataset, num_devices=1)
+        self._sets = experiment.sets
+        # On one layout, or the second epoch of a run would be compiled anew.
+        here = experiment.placement.replicated
+        self._start = experiment.compile(
+            lambda seed, values: experiment.init(seed, _schemes(values)), out_shardings=here
+        )
+        self._epoch = experiment.compile(
+            lambda run, values, sets: experiment.epoch(run, _schemes(values), sets),
+            donate_argnums=0,
+            out_shardings=here,
+        )
+
+    def start(self, seed: int, values: Mapping[str, float]) -> training.Run:
+        """A run before its first epoch."""
+        return self._start(np.uint32(seed), _float32(values))
+
+    def epoch(self, run: training.Run, values: Mapping[str, float]) -> tuple[training.Run, float]:
+        """A run after one more epoch, and its validation error; 100 once it has diverged."""
+        run, (metrics, diverged_at, _) = self._epoch(run, _float32(values), self._sets)
+        return run, 100.0 if diverged_at else float(metrics.valid.error)
+
+
+def _float32(values: Mapping[str, float]) -> dict[str, np.float32]:
+    return {name: np.float32(value) for name, value in values.items()}
+
+
+def _schemes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with orthogonal initialisers in place of their gains."""
+    return {
+        name: initializers.orthogonal(value) if name in GAINS else value
+        for name, value in values.items()
+    }
+
+
+class Candidate:
+    """A trial in training."""
+
+    def __init__(self, trial: optuna.trial.Trial, rule: lrajax.Rule, index: int):
+        """Asks for its numbers; `index` counts the trials that have ended before, and is its seed.
+
+        Optuna's own numbers count those too that died with a process.
+        """
+        self.trial, self.index = trial, index
+        self.opt, self.values = suggest(trial, rule)
+        self.curve: list[float] = []
+        self.seconds = 0.0
+        self.run: training.Run | None = None
+
+    @property
+    def error(self) -> float:
+        """The lowest validation error so far."""
+        return min(self.curve)
+
+    def train(self, program: Program, epochs: int) -> None:
+        """Goes on until so many epochs are done, or it diverges."""
+        began = time.perf_counter()
+        run = self.run or program.start(self.index, self.values)
+        while len(self.curve) < epochs and (not self.curve or self.curve[-1] < 100):
+            run, error = program.epoch(run, self.values)
+            self.curve.append(error)
+        self.run = run
+        self.seconds += time.perf_counter() - began
+
+    def line(self) -> dict[str, Any]:
+        """What is kept of it."""
+        return {
+            "number": self.index,
+            "opt": self.opt,
+            **self.values,
+            "valid_error": self.curve,
+            "diverged": self.curve[-1] == 100,
+            "seconds": round(self.seconds, 2),
+            "protocol": PROTOCOL,
+        }
+
+
+class Search:
+    """The search of one rule on one task, in a folder or in a storage that machines share."""
+
+    def __init__(
+        self,
+        algo: str,
+        dataset: Dataset,
+        fields: Mapping[str, Any],
+        folder: pathlib.Path,
+        *,
+        seed: int = 0,
+        storage: str | None = None,
+        workers: int = 1,
+    ):
+        """Goes on with what the folder, or the storage, has.
+
+        Args:
+          algo: a key of `lrajax.RULES`.
+          dataset: of the task.
+          fields: of the task's `Settings`.
+          folder: keeps the journal, `trials.jsonl` and `preset.json`; made if need be.
+          seed: of the search.
+          storage: URL of an Optuna storage; None for a journal in the folder.
+          workers: trials that train side by side.
+
+        Raises:
+          ValueError: settings that cannot be run.
+        """
+        self.rule, self.folder, self.seed, self.workers = lrajax.RULES[algo], folder, seed, workers
+        self.programs = {}
+        for opt in OPTIMIZER_RATES:
+            settings = presets.resolve(algo, **{**fields, "opt": opt, "schedule": "cosine"})
+            self.programs[opt] = Program(settings, dataset)
+        self.epochs = settings.epochs
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = optuna.storages.journal.JournalFileBackend(str(folder / "journal.log"))
+        self.study = optuna.create_study(
+            study_name=f"{algo} {json.dumps(fields, sort_keys=True, default=list)}",
+            storage=storage or optuna.storages.JournalStorage(journal),
+            load_if_exists=True,
+        )
+        for trial in self._trials(optuna.trial.TrialState.RUNNING):
+            # Of a process that died: it is asked for again.
+            self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def _trials(self, *states: optuna.trial.TrialState) -> list[optuna.trial.FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    @property
+    def ended(self) -> list[optuna.trial.FrozenTrial]:
+        """The trials that have ended, those that did not go on included."""
+        return self._trials(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+
+    @property
+    def passes(self) -> int:
+        """Epochs that the trials which ended have trained."""
+        return sum(max(trial.intermediate_values, default=0) for trial in self.ended)
+
+    def generations(self, trials: int, passes: float = np.inf) -> Iterator[list[Candidate]]:
+        """Searches until so many trials, or epochs, are done; gives each generation as it ends."""
+        while len(self.ended) < trials and self.passes < passes:
+            done = len(self.ended)
+            self.study.sampler = optuna.samplers.TPESampler(
+                seed=1_000_003 * self.seed + done, constant_liar=True
+            )
+            size = min(GENERATION, trials - done)
+            asked = [Candidate(self.study.ask(), self.rule, done + i) for i in range(size)]
+            self._train(asked)
+            self._keep()
+            yield asked
+
+    def _train(self, candidates: list[Candidate]) -> None:
+        """Trains a generation, half of it further and further."""
+        alive = candidates
+        for fraction in FRACTIONS:
+            rung = max(1, self.epochs // fraction)
+            jobs = [(self.programs[candidate.opt], rung) for candidate in alive]
+            with ThreadPoolExecutor(self.workers) as pool:
+                list(pool.map(Candidate.train, alive, *zip(*jobs, strict=True)))
+            ranked = sorted(alive, key=lambda c: (c.error, c.index))
+            alive = ranked[: (len(ranked) + 1) // 2] if fraction > 1 else alive
+        longest = max(len(candidate.curve) for candidate in candidates)
+        for candidate in candidates:
+            candidate.trial.set_user_attr("line", candidate.line())
+            candidate.trial.report(candidate.error, len(candidate.curve))
+            whole = len(candidate.curve) == longest
+            state = optuna.trial.TrialState.COMPLETE if whole else optuna.trial.TrialState.PRUNED
+            self.study.tell(candidate.trial, candidate.error if whole else None, state)
+
+    def _keep(self) -> None:
+        """Writes the files anew from the storage, which alone must survive."""
+        lines = [json.dumps(trial.user_attrs["line"]) + "\n" for trial in self.ended]
+        checkpoint.write(self.folder / "trials.jsonl", "".join(lines).encode())
+        records.write_json(self.folder / "preset.json", self.preset())
+
+    def preset(self) -> dict[str, Any]:
+        """The settings of lowest validation error, as `train.py --preset` takes them."""
+        best = self.study.best_trial.params
+        opt = best["opt"]
+        names = ("weight_decay", *self.rule.traced)
+        return {
+            "protocol": PROTOCOL,
+            "valid_error": self.study.best_value,
+            "trials": len(self.ended),
+            "epochs_searched": self.passes,
+            "settings": {
+                "algo": self.rule.name,
+                "opt": opt,
+                "lr": best[f"lr_{opt}"],
+                "schedule": "cosine",
+                **{name: best[name] for name in names},
+                **{name: f"orthogonal:{best[name]}" for name in GAINS if name in best},
+            },
+        }

@@ -1,0 +1,97 @@
+"""lrajax/runs/tuning.py: the same search however often it is cut off, compiled once, halved."""
+
+import json
+
+import pytest
+
+import lrajax
+from lrajax import data, training
+from lrajax.runs import tuning
+from lrajax.runs.commands import train_flags
+
+FIELDS = {"dataset": "digits", "hidden_layers": 1, "width": 8, "epochs": 4}
+TRIALS = 12  # a generation, and a part of one
+
+
+def search(folder, **changes):
+    return tuning.Search("lra_e", data.load("digits"), FIELDS, folder, **changes)
+
+
+def lines(folder):
+    """What a search kept of its trials, but for the time they took."""
+    every = map(json.loads, (folder / "trials.jsonl").read_text().splitlines())
+    return [{name: v for name, v in line.items() if name != "seconds"} for line in every]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    traces = []
+    make_epoch = training.make_epoch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            training, "make_epoch", lambda *a, **k: traces.append(a) or make_epoch(*a, **k)
+        )
+        list(search(folder).generations(TRIALS))
+    return folder, len(traces)
+
+
+def test_a_search_compiles_once_an_optimiser(whole):
+    folder, traces = whole
+    assert len(lines(folder)) == TRIALS
+    assert traces == len({line["opt"] for line in lines(folder)})
+
+
+def test_the_better_half_goes_on(whole):
+    first = lines(whole[0])[: tuning.GENERATION]
+    by_length = {n: [x for x in first if len(x["valid_error"]) == n] for n in (1, 2, 4)}
+    assert {n: len(group) for n, group in by_length.items()} == {1: 4, 2: 2, 4: 2}
+    for shorter, longer in ((1, (2, 4)), (2, (4,))):
+        left = min(min(x["valid_error"]) for x in by_length[shorter])
+        # Of those that went on, what they had shown when it was decided.
+        kept = [min(x["valid_error"][:shorter]) for n in longer for x in by_length[n]]
+        assert max(kept) <= left
+
+
+def test_a_search_that_was_cut_off_goes_on_as_it_would_have(whole, tmp_path):
+    first = search(tmp_path)
+    next(first.generations(TRIALS))
+    # It dies while the next generation is asked for.
+    first.study.ask()
+    second = search(tmp_path)
+    list(second.generations(TRIALS))
+    assert lines(tmp_path) == lines(whole[0])
+    presets = [json.loads((f / "preset.json").read_text()) for f in (tmp_path, whole[0])]
+    assert presets[0] == presets[1]
+    assert list(second.generations(TRIALS)) == []
+
+
+def test_train_takes_the_preset_and_other_flags_before_it(whole):
+    path = whole[0] / "preset.json"
+    values = train_flags.define()
+    values(["train.py", "--algo=lra_e", f"--preset={path}", "--beta=0.5", "--epochs=2"])
+    settings, chosen = train_flags.settings(values), json.loads(path.read_text())["settings"]
+    assert (settings.lr, settings.opt) == (chosen["lr"], chosen["opt"])
+    assert settings.weight_decay == chosen["weight_decay"]
+    assert settings.hyperparameters["gamma"] == chosen["gamma"]
+    assert settings.hyperparameters["w_init"] == chosen["w_init"]
+    assert settings.hyperparameters["beta"] == 0.5
+    best = min(min(line["valid_error"]) for line in lines(whole[0]))
+    assert json.loads(path.read_text())["valid_error"] == pytest.approx(best)
+
+
+def test_a_preset_of_another_rule_or_none_is_refused(whole, tmp_path):
+    for words, message in (
+        (["--algo=dfa", f"--preset={whole[0] / 'preset.json'}"], "preset=.* is of lra_e: write"),
+        ([f"--preset={tmp_path / 'none'}"], "preset=.*none is no preset of lrajax tune"),
+    ):
+        values = train_flags.define()
+        values(["train.py", *words])
+        with pytest.raises(ValueError, match=message):
+            train_flags.settings(values)
+
+
+def test_every_range_holds_the_default():
+    for rule in lrajax.RULES.values():
+        for name, (low, high) in rule.traced.items():
+            assert 0 < low <= rule.hyperparameters[name].default <= high, (rule.name, name)
