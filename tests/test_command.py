@@ -6,10 +6,12 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 from lrajax import __main__ as entry
+from lrajax.runs import placement
 from lrajax.runs.commands import report, train
 
 SMALL = ("--width=4", "--hidden_layers=1", "--algo=dtp_sigma")
@@ -170,6 +172,46 @@ def test_flags_of_an_earlier_command_in_the_same_process_are_forgotten(command):
     assert command(*SMALL, "--epochs=1", "--num_seeds=2")[0] == 0
     _, table, _ = command(*SMALL, "--epochs=1")
     assert len(table.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("--lr=0.01,0.01", "write every value once: --num_seeds repeats runs"),
+        ("--dataset=MNIST", "did you mean mnist?"),
+        ("--seeds=3", "--seeds is no flag: write --num_seeds"),
+        ("--learning_rate=0.1", "--learning_rate is no flag: write --lr"),
+        ("--width=64,128", "--width=64,128: write a whole number"),
+    ],
+)
+def test_the_advice_helps(command, word, advice):
+    status, _, said = command(word)
+    assert status == 2
+    assert advice in said
+    assert len(said.splitlines()) == 1
+
+
+def test_guards_and_promotion_of_ones_own_code_do_not_stop_the_command(command):
+    guards = {"jax_transfer_guard": "disallow", "jax_numpy_dtype_promotion": "strict"}
+    before = {name: getattr(jax.config, name) for name in guards}
+    try:
+        for name, value in guards.items():
+            jax.config.update(name, value)
+        assert command(*SMALL, "--epochs=1")[0] == 0
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def test_a_backend_that_is_not_there_is_named(command, monkeypatch):
+    def missing():
+        raise RuntimeError("Unable to initialize backend 'cuda'\n\nmany lines")
+
+    monkeypatch.setattr(placement.jax, "devices", missing)
+    status, _, said = command(*SMALL)
+    assert status == 2
+    assert "finds no device: unset it" in said
+    assert len(said.splitlines()) == 1
 
 
 def test_words_that_are_no_command(monkeypatch, capsys):

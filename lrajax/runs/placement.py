@@ -81,6 +81,17 @@ def place(num_devices: int | None, num_runs: int, batch_size: int) -> Placement:
     return Placement(mesh, by_run=num_runs % num_devices == 0)
 
 
+def check_backend() -> None:
+    """Raises ValueError if JAX finds no device of the kind that JAX_PLATFORMS asks for."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"JAX_PLATFORMS={jax.config.jax_platforms} finds no device: unset it, or install the "
+            "plugin of JAX for it"
+        ) from error
+
+
 def check_memory(run: Any, placement: Placement) -> None:
     """Raises ValueError if runs of these shapes and their updates cannot fit into the memory."""
     needed = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run))

@@ -28,8 +28,10 @@ def config(settings: Settings) -> dict[str, Any]:
 
 def versions() -> dict[str, Any]:
     """What the numbers were computed with."""
-    packages = ("lrajax", "jax", "jaxlib", "optax", "numpy")
-    found = {name: importlib.metadata.version(name) for name in packages}
+    packages = ("jax", "jaxlib", "optax", "numpy")
+    # A checkout need not be installed.
+    found = {"lrajax": lrajax.__version__}
+    found |= {name: importlib.metadata.version(name) for name in packages}
     return {
         "versions": {"python": platform.python_version(), **found},
         "device": jax.devices()[0].device_kind,

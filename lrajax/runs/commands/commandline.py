@@ -2,12 +2,30 @@
 
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import jax
 from absl import flags, logging
+
+# What other programs call some flags, which absl's spelling would send elsewhere.
+MEANT = {
+    "seeds": "num_seeds",
+    "learning_rate": "lr",
+    "optimizer": "opt",
+    "optimiser": "opt",
+    "rule": "algo",
+    "algorithm": "algo",
+    "layers": "hidden_layers",
+    "hidden_size": "width",
+    "data": "dataset",
+    "num_epochs": "epochs",
+    "output_dir": "out_dir",
+}
+# How Python says that a text is no number.
+PYTHONS = r"(invalid literal for int\(\) with base 10|could not convert string to float): .*"
 
 
 def program() -> str:
@@ -33,8 +51,13 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
         if len(rest) > 1:
             raise ValueError(f"{rest[1]!r} is not a flag: write --name=value")
         return rest
+    except flags.UnrecognizedFlagError as error:
+        if error.flagname not in MEANT:
+            fail(error, values)
+        fail(ValueError(f"--{error.flagname} is no flag: write --{MEANT[error.flagname]}"), values)
     except (flags.Error, ValueError) as error:
-        fail(error, values)
+        kind = "whole number" if "invalid literal for int" in str(error) else "number"
+        fail(ValueError(re.sub(PYTHONS, f"write a {kind}", str(error))), values)
 
 
 def run(main: Callable[[], None], values: flags.FlagValues, doc: str) -> None:

@@ -100,12 +100,16 @@ def finish(experiment: Experiment, folder: RunFolder | None, run: training.Run, 
 def main(values: flags.FlagValues) -> int:
     """Flags to data to compiled epochs to a table; the exit status."""
     interruption = Interruption(say)
+    # Guards for one's own code, which the library's and JAX's own transfers would set off.
+    jax.config.update("jax_transfer_guard", "allow")
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
     try:
         settings = train_flags.settings(values)
         at_least("checkpoint_every", values.checkpoint_every, 1)
         placement.join_processes(
             values.coordinator, values.num_processes, values.process_id, values.timeout
         )
+        placement.check_backend()
         ignored = values.precision == "bfloat16" and jax.default_backend() == "cpu"
         if ignored and jax.process_index() == 0:
             say("--precision=bfloat16 does nothing on a CPU; --network=mlp_bfloat16 rounds there")

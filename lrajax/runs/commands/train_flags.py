@@ -34,9 +34,12 @@ class Numbers(flags.ArgumentParser):
     def parse(self, argument: str) -> tuple[float, ...]:
         """Raises ValueError for anything else."""
         try:
-            return tuple(map(float, argument.split(",")))
+            found = tuple(map(float, argument.split(",")))
         except ValueError:
             raise ValueError("write a number, or several with commas") from None
+        if len(set(found)) < len(found):
+            raise ValueError("write every value once: --num_seeds repeats runs")
+        return found
 
 
 def define() -> flags.FlagValues:
