@@ -79,7 +79,7 @@ def batch_norm(layer: Layer, *, momentum: float = 0.9) -> Layer:
     features = layer.out_shape[-1:]
 
     def normalise(theta, h):
-        mean, var = (theta["mean"], theta["var"]) if "mean" in theta else _statistics(h, theta)
+        mean, var = (theta["mean"], theta["var"]) if "mean" in theta else _statistics(h)
         scale = jax.lax.rsqrt(var + EPSILON)
         return (h - jnp.broadcast_to(mean, h.shape)) * jnp.broadcast_to(scale, h.shape)
 
@@ -88,18 +88,18 @@ def batch_norm(layer: Layer, *, momentum: float = 0.9) -> Layer:
         return {"mean": jnp.zeros(features, dtype), "var": jnp.ones(features, dtype)}
 
     def remember(theta, state, z):
-        mean, var = _statistics(layer.pre(_without_bias(theta), z), theta)
+        mean, var = _statistics(layer.pre(_without_bias(theta), z))
         found = {"mean": mean, "var": var}
         return jax.tree.map(lambda old, new: momentum * old + (1 - momentum) * new, state, found)
 
     return _with_gain(layer, normalise)._replace(init_state=init_state, remember=remember)
 
 
-def _statistics(h: Array, theta: PyTree) -> tuple[Array, Array]:
+def _statistics(h: Array) -> tuple[Array, Array]:
     """Mean and variance of every feature over the mini-batch and its positions."""
 
     def mean_of(a):
-        return mean_over_examples(a.mean(axis=tuple(range(a.ndim - 1))), theta)
+        return mean_over_examples(a.mean(axis=tuple(range(a.ndim - 1))))
 
     mean = mean_of(h)
     return mean, mean_of((h - jnp.broadcast_to(mean, h.shape)) ** 2)

@@ -89,9 +89,13 @@ def _varies_over(array: Array) -> frozenset[str]:
     return jax.typeof(array).manual_axis_type.varying
 
 
-def mean_over_examples(z: Array, theta: PyTree) -> Array:
-    """The mean of what one example of a mini-batch has, for layers: over all, on all devices."""
-    return jax.lax.pmean(z, (EXAMPLES, *batch_axes(z, theta)))
+def mean_over_examples(z: Array) -> Array:
+    """The mean over a mini-batch of what each example has, for layers that look across it.
+
+    Split over devices by sharding it is over all of them. JAX has no such mean inside
+    `jax.shard_map`, nor on a mesh with explicit axes.
+    """
+    return jax.lax.pmean(z, EXAMPLES)
 
 
 def remember(layer: Layer, theta: PyTree, state: PyTree, z_below: Array) -> PyTree:
