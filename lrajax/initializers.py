@@ -46,6 +46,12 @@ def glorot(gain: float = 1.0) -> Scheme:
     return Scheme(name, jax.nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform"))
 
 
+def fan_in(gain: float = 1.0) -> Scheme:
+    """N(0, gain² / fan_in), which keeps the variance of what comes in (LeCun et al. 1998)."""
+    name = "fan_in" if gain == 1 else f"fan_in:{gain}"
+    return Scheme(name, jax.nn.initializers.variance_scaling(gain**2, "fan_in", "normal"))
+
+
 def orthogonal(gain: float = 1.0) -> Scheme:
     """A random (semi-)orthogonal matrix times `gain` (Saxe et al. 2014)."""
     return Scheme(f"orthogonal:{gain}", jax.nn.initializers.orthogonal(gain))
@@ -75,6 +81,7 @@ LRA_E = gaussian(math.sqrt(0.05))
 INITIALIZERS: dict[str, Callable[..., Scheme]] = {
     "gaussian": gaussian,
     "glorot": glorot,
+    "fan_in": fan_in,
     "orthogonal": orthogonal,
     "unit_gain": unit_gain,
 }
@@ -98,8 +105,8 @@ def parse(text: str, name: str = "initializer") -> Scheme:
         return INITIALIZERS[scheme](*values)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{name}={text!r}: write glorot[:GAIN], orthogonal[:GAIN], gaussian:STD or "
-            "unit_gain:BETA"
+            f"{name}={text!r}: write glorot[:GAIN], fan_in[:GAIN], orthogonal[:GAIN], gaussian:STD "
+            "or unit_gain:BETA"
         ) from error
 
 

@@ -30,6 +30,15 @@ def test_glorot_is_uniform_in_its_bounds(key):
     np.testing.assert_allclose(w.std(), BOUND / np.sqrt(3), rtol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("text", "std"),
+    [("glorot:0.1", 0.1 * BOUND / np.sqrt(3)), ("fan_in", 300**-0.5), ("fan_in:2", 2 * 300**-0.5)],
+)
+def test_gains_scale_the_standard_deviation(text, std, key):
+    np.testing.assert_allclose(draw(text, key).std(), std, rtol=0.02)
+    assert str(initializers.parse(text)).startswith(text)
+
+
 @pytest.mark.parametrize(("text", "gain"), [("orthogonal", 1), ("orthogonal:0.5", 0.5)])
 def test_orthogonal_has_singular_values_equal_to_the_gain(text, gain, key):
     np.testing.assert_allclose(np.linalg.svd(draw(text, key))[1], gain, rtol=1e-3)
@@ -44,7 +53,7 @@ def test_orthogonal_has_singular_values_equal_to_the_gain(text, gain, key):
         "gaussian:x",
         "gaussian:-1",
         "gaussian:nan",
-        "glorot:1",
+        "glorot:x",
         "gaussian:1:2",
     ],
 )

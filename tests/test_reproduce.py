@@ -388,6 +388,11 @@ def test_the_table_holds_from_a_depth_on_and_for_its_optimiser_and_set():
     assert rate(8, lr=0.5) == 0.5
     assert presets.resolve("rfa", network="lenet").lr == 0.01
     assert presets.resolve("lra_e", opt="adam").lr == 0.0003
+    w_inits = [
+        presets.resolve("lra_e", network=network).hyperparameters["w_init"]
+        for network in ("lenet", "vgg5", "mlp")
+    ]
+    assert w_inits == ["fan_in", "fan_in", presets.defaults("lra_e")["w_init"]]
 
 
 def test_no_case_of_the_table_stands_there_twice():

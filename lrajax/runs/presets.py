@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import lrajax
 from lrajax.checks import one_of
-from lrajax.networks import NETWORKS
+from lrajax.networks import FOR_IMAGES, NETWORKS
 from lrajax.runs.settings import (
     OPTIMIZERS,
     Settings,
@@ -28,18 +28,22 @@ class Case(NamedTuple):
       hidden_layers: the fewest; None for any number, and for networks that have their own.
       opt: the optimiser; None for every one.
       dataset: the data set; None for every one.
+      images: whether only networks for images are meant.
     """
 
     algo: str | None = None
     hidden_layers: int | None = None
     opt: str | None = None
     dataset: str | None = None
+    images: bool = False
 
     def fits(self, run: Mapping[str, Any]) -> bool:
         """Whether a run, so far as its settings are known, is such a one."""
         least = self.hidden_layers
         deep = least is None or (run["hidden_layers"] or 0) >= least
         names = ("algo", "opt", "dataset")
+        if self.images and run["network"] not in FOR_IMAGES:
+            return False
         return deep and all(getattr(self, name) in (None, run.get(name)) for name in names)
 
 
@@ -82,6 +86,9 @@ TABLE: dict[Case, Mapping[str, Any]] = {
     Case("dtp_sigma", opt="rmsprop"): {"lr": 0.0003},
     Case("lra_e", opt="adam"): {"lr": 0.0003},
     Case("lra_e", 5): {"w_init": "orthogonal"},
+    # Kernels have fewer inputs than the paper's layers, and want larger weights than its scheme's.
+    Case("lra_e", images=True): {"w_init": "fan_in"},
+    Case("rec_lra", images=True): {"w_init": "fan_in"},
     Case("kolen_pollack"): {"opt": "rmsprop"},
     Case("sign_symmetric"): {"opt": "rmsprop"},
     Case("predictive_coding"): {"opt": "adam"},
