@@ -94,7 +94,7 @@ class Forked:
         return self.process.exitcode
 
     def communicate(self, timeout=None):
-        self.process.join(timeout)
+        self.process.join()  # however long: a run of thousands of epochs
         return "", self.log.read_text()
 
 
