@@ -306,6 +306,18 @@ def test_products_are_counted_by_hand():
     assert products.in_sequence("dfa", 4) == 4 + 3
 
 
+def test_rows_of_claims_are_rows_of_a_table():
+    """Of the committed results: a stroke in the evidence would end the cell."""
+    import results
+    from paper import asides, claims
+
+    found = claims.rows(results.load(ROOT / "results"), [*claims.CLAIMS, *asides.CLAIMS])
+    assert len(found) == len(claims.CLAIMS) + len(asides.CLAIMS)
+    assert not [row for row in found if any("|" in text for text in row)]
+    verdicts = {claims.HOLDS, claims.PART, claims.FAILS, claims.NOT_ESTABLISHED, "open"}
+    assert {row[-1] for row in found} <= verdicts
+
+
 def test_a_lower_mean_counts_beyond_both_spreads():
     from paper import asides
 

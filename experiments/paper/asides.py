@@ -3,6 +3,7 @@
 import numpy as np
 
 from lrajax import RULES
+from lrajax.runs.records import seeds_in_words
 from paper import cells, statements
 from paper.claims import (
     FAILS,
@@ -95,7 +96,7 @@ def transpose(results) -> Evidence:
 
 def adapts(results) -> Evidence:
     """The lowest σ of 8 layers over training, under both readings."""
-    texts, moved = [], {}
+    texts, moved, seeds = [], {}, ""
     for name in ("target", "corrupted"):
         record = results.get("sigma", {}).get(name)
         if record is None:
@@ -103,7 +104,9 @@ def adapts(results) -> Evidence:
         sigma = np.asarray(record["final"]["steps"]["sigma"], float).mean(axis=0)[:, 0]
         moved[name] = sigma.max() / sigma.min()
         texts.append(f"{name} {sigma[0]:.4f} at the start, {sigma.min():.4f} at least")
-    return f"|σ| of the lowest layer of 8: {'; '.join(texts)}", verdict([moved["target"] > 2])
+        seeds = seeds_in_words(len(record["settings"]["seeds"]))
+    text = f"magnitude of the lowest σ of 8 layers over an epoch: {'; '.join(texts)}; {seeds}"
+    return text, verdict([moved["target"] > 2])
 
 
 def growth(results) -> Evidence:
