@@ -240,6 +240,35 @@ def _read(width: int, row: int, left: int, activation: str) -> Layer:
     )
 
 
+def resnet18(
+    image_shape: Sequence[int], num_classes: int, *, width: int = 64, activation: str = "relu"
+) -> Network:
+    """ResNet-18 for small images (He et al. 2016): a 3 × 3 convolution, eight blocks, an output.
+
+    The blocks, of two normalised convolutions and a skip each, are units of the network. They have
+    w, 2w, 4w and 8w features, two blocks each; sides are halved where features double. Norms are
+    over the mini-batch.
+    """
+    stem = layers.conv(_image(image_shape), width, 3, activation=activation)
+    body = [layers.reshaped(layers.batch_norm(stem), (layers.size(stem.in_shape),))]
+    for multiple in (1, 2, 4, 8):
+        for stride in (1 if multiple == 1 else 2, 1):
+            body.append(_block(body[-1].out_shape, multiple * width, stride, activation))
+    output = layers.dense(8 * width, num_classes, "softmax")
+    top = layers.globally_pooled(output, body[-1].out_shape)
+    return Network((*body, top), losses.categorical)
+
+
+def _block(shape: tuple[int, ...], features: int, stride: int, activation: str) -> Layer:
+    """Two normalised convolutions of 3 × 3 with a skip, projected where the shape changes."""
+    first = layers.conv(shape, features, 3, stride=stride, activation=activation)
+    second = layers.conv(first.out_shape, features, 3, activation=activation)
+    both = layers.chain(layers.batch_norm(first), layers.batch_norm(second))
+    if both.out_shape == shape:
+        return layers.residual(both)
+    return layers.residual(both, layers.batch_norm(layers.conv(shape, features, 1, stride=stride)))
+
+
 def _vgg(
     image_shape: Sequence[int],
     num_classes: int,
@@ -277,6 +306,7 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "locally_connected": locally_connected_net,
     "resmlp": resmlp,
     "resnet_small": resnet_small,
+    "resnet18": resnet18,
     "vgg5": vgg5,
     "vgg7": vgg7,
     "vgg9": vgg9,
@@ -286,6 +316,7 @@ FOR_IMAGES = {
     "lenet": 4,
     "locally_connected": 4,
     "resnet_small": 4,
+    "resnet18": 8,
     "vgg5": 16,
     "vgg7": 8,
     "vgg9": 16,
