@@ -172,6 +172,7 @@ def tied(rule: Algorithm, owners: Sequence[int]) -> Algorithm:
     def summed(updates):
         return Params(*map(_summed, updates, both))
 
+    start = rule.init_state
     return rule._replace(
         init=lambda key: kept(rule.init(key)),
         compute_targets=lambda params, batch, **more: rule.compute_targets(
@@ -179,8 +180,7 @@ def tied(rule: Algorithm, owners: Sequence[int]) -> Algorithm:
         ),
         calc_updates=lambda params, lambda_: summed(rule.calc_updates(everywhere(params), lambda_)),
         predict=lambda params, x: rule.predict(everywhere(params), x),
-        init_state=rule.init_state
-        and (lambda params, num_examples: rule.init_state(everywhere(params), num_examples)),
+        init_state=start and (lambda params, num_examples: start(everywhere(params), num_examples)),
     )
 
 

@@ -23,7 +23,8 @@ def angle(a: PyTree, b: PyTree) -> Array:
 
 
 def _inner(a: PyTree, b: PyTree) -> Array:
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda u, v: (u * v).sum(), a, b), 0.0)
+    nothing: PyTree = 0.0
+    return jax.tree.reduce(jnp.add, jax.tree.map(lambda u, v: (u * v).sum(), a, b), nothing)
 
 
 def layer_angles(updates: Params, reference: Params) -> Array:

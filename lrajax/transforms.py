@@ -47,6 +47,7 @@ def to_unit_range(tree: PyTree) -> tuple[PyTree, jax.Array]:
     """
     tree = jax.tree.map(lambda u: u.astype(jnp.promote_types(u.dtype, jnp.float32)), tree)
     magnitudes = jax.tree.map(lambda u: jnp.abs(u).max(initial=0), tree)
-    largest = jax.tree.reduce(jnp.maximum, magnitudes, 0.0)
+    least: PyTree = 0.0
+    largest = jax.tree.reduce(jnp.maximum, magnitudes, least)
     _, exponent = jnp.frexp(largest)
     return jax.tree.map(lambda u: jnp.ldexp(u, -exponent), tree), exponent

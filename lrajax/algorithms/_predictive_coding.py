@@ -166,7 +166,7 @@ def predictive_coding(
             x, h = states_of(params, h_first, e)
             output = layers.post(network.layers[-1], h[-1])
             delta = scaled(beta, output_error(network, batch, h[-1], output))
-            moved = []
+            moved: list[Array] = []
             for l in reversed(range(len(e))):
                 g = layers.vjp_below(network.layers[l + 1], params.forward[l + 1], x[l], delta)
                 delta = layers.vjp_post(network.layers[l], h[l], g)
@@ -196,8 +196,8 @@ def predictive_coding(
             return coordinate, (x, deltas_at(x))
 
         reached, passed = jax.lax.scan(step, start, length=steps)
-        flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), passed)
-        return states(reached), Phase(*flat, jnp.asarray(steps, jnp.int32))
+        x, deltas = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), passed)
+        return states(reached), Phase(x, deltas, jnp.asarray(steps, jnp.int32))
 
     def compute_targets(params, batch, *, key=None):
         del key

@@ -126,4 +126,7 @@ def _largest_backward(saved, error):
 
 _largest.defvjp(_largest_forward, _largest_backward)
 
-POOLS = {"max": _largest, "average": lambda blocks: blocks.mean(axis=(1, 3))}
+POOLS: dict[str, Callable[[Array], Array]] = {
+    "max": _largest,
+    "average": lambda blocks: blocks.mean(axis=(1, 3)),
+}

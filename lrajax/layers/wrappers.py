@@ -78,11 +78,11 @@ def _to_bfloat16(x: Array) -> Array:
 
 
 # Rounds an operand of a product; its gradient, which is summed in float32, is a result.
-_operand = jax.custom_vjp(_to_bfloat16)
+_operand: jax.custom_vjp = jax.custom_vjp(_to_bfloat16)
 _operand.defvjp(lambda x: (_to_bfloat16(x), None), lambda _, gradient: (_result(gradient),))
 
 # Leaves the result of a product alone; the error is an operand on the way back.
-_result = jax.custom_vjp(lambda h: h)
+_result: jax.custom_vjp = jax.custom_vjp(lambda h: h)
 _result.defvjp(lambda h: (h, None), lambda _, gradient: (_operand(gradient),))
 
 

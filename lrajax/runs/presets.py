@@ -110,7 +110,7 @@ def resolve(algo: str, **given: Any) -> Settings:
     known = {"network": "mlp", "dataset": "digits", "algo": algo, **given}
     one_of("network", known["network"], NETWORKS)
     known = {**network_sizes(known["network"]), **known}
-    opt = given.get("opt", _said(known).get("opt"))
+    opt = str(given.get("opt", _said(known).get("opt")))
     one_of("opt", opt, OPTIMIZERS)
     known = {**_said({**known, "opt": opt}), **known}
     fields = {field.name for field in dataclasses.fields(Settings)}

@@ -99,13 +99,16 @@ def summary(
       train_error: of the selected parameters over the whole training set, [n_runs].
       diverged_at: the first epoch that left a non-finite number, [n_runs]; 0 for none.
     """
-    selected = best.epoch > 0
-    errors = {
+    selected = np.asarray(best.epoch) > 0
+    measured = {
         "train_error": train_error,
         "valid_error": best.valid_error,
         "test_error": best.test_error,
     }
-    errors = {name: rounded(np.where(selected, v, np.nan), 6) for name, v in errors.items()}
+    errors = {
+        name: rounded(np.where(selected, np.asarray(value), np.nan), 6)
+        for name, value in measured.items()
+    }
     # A mean over different settings says nothing.
     statistics = {} if settings.sweep else _statistics(errors)
     return {
@@ -267,7 +270,7 @@ def _hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
 def rounded(values: Any, decimals: int = 4) -> Any:
     """An array as nested lists, None for what is not finite: JSON has no NaN."""
     numbers = np.round(np.asarray(values, np.float64), decimals)
-    return np.where(np.isfinite(numbers), numbers, None).tolist()
+    return np.where(np.isfinite(numbers), numbers.astype(object), np.array(None)).tolist()
 
 
 def _squeezed(numbers: list) -> Any:

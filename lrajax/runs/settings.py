@@ -212,7 +212,7 @@ class Settings:
 def _weights(layer: lrajax.Layer, theta: PyTree, e: PyTree) -> tuple[PyTree, PyTree]:
     """True for the weights among a layer's parameters: the matrices that E mirrors, by any name.
 
-    Biases are not mirrored, or vectors, as gains are. Of feedback that mirrors nothing, a
+    Biases are not mirrored, or are vectors, as gains are. Of feedback that mirrors nothing, a
     connection of its own, all is weights.
     """
     mirror = jax.eval_shape(

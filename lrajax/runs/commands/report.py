@@ -117,12 +117,16 @@ def read_series(run: Run, data_dir: str | None, number: Iterator[int]) -> Iterat
     """The lines that a run draws; without measures if it is not finished."""
     dataset = None
     if run.summary:
-        split = {"valid_size": run.settings.valid_size, "split_seed": run.settings.split_seed}
-        dataset = data.load(run.settings.dataset, data_dir, **split)
+        dataset = data.load(
+            run.settings.dataset,
+            data_dir,
+            valid_size=run.settings.valid_size,
+            split_seed=run.settings.split_seed,
+        )
     for label, values, members in run.groups():
         curves = {name: curve[:, members] for name, curve in run.curves.items()}
-        seeds = [run.settings.runs()[member]["seed"] for member in members]
-        if dataset is None:
+        seeds = [int(run.settings.runs()[member]["seed"]) for member in members]
+        if dataset is None or run.summary is None:
             yield Series(f"{label} (unfinished)", next(number), curves, seeds)
             continue
         probe = Probe(run.settings, dataset, values)

@@ -178,7 +178,7 @@ def settings(values: flags.FlagValues) -> Settings:
     one_of("algo", values.algo, lrajax.RULES)
     between("num_seeds", values.num_seeds, 1, 100_000)
     names = (*(field.name for field in dataclasses.fields(Settings)), *hyperparameters())
-    given = {name: values[name].value for name in names if name in values}
+    given: dict[str, Any] = {name: values[name].value for name in names if name in values}
     given = {name: value for name, value in given.items() if value is not None}
     if "augment" in given:
         given["augment"] = tuple(given["augment"])

@@ -1,7 +1,7 @@
 """The figures of a run report: each a function of the series to compare, giving a Figure."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -119,7 +119,7 @@ def before_after(series: Sequence[Series]) -> Figure:
         for x, measures, filled in ((left, one.start, False), (left + 1, one.selected, True)):
             values = np.array([[m.discrepancy, m.output_loss] for m in measures])
             mean, spread = mean_and_spread(values, axis=0)
-            look = {"color": colour(one), "edgecolor": colour(one), "fill": filled}
+            look: dict[str, Any] = {"color": colour(one), "edgecolor": colour(one), "fill": filled}
             label = one.label if filled else None
             axes.bar(x, mean, width, yerr=spread, label=label, **look)
     axes.set_xticks(range(4), ["D(y, x)\nstart", "\nselected", "output loss\nstart", "\nselected"])
@@ -132,7 +132,8 @@ def filters(one: Series) -> Figure:
     figure, grid = plt.subplots(4, 8, figsize=SIZE, layout="constrained")
     for axes in grid.flat:
         axes.axis("off")
-    for axes, image in zip(grid.flat, one.filters[:FILTERS], strict=False):
+    shown = () if one.filters is None else one.filters[:FILTERS]
+    for axes, image in zip(grid.flat, shown, strict=False):
         if image.ndim == 3 and image.shape[2] != 3:  # other channels than red, green and blue
             image = image.mean(axis=2)
         scale = np.abs(image).max() or 1
@@ -145,7 +146,7 @@ def filters(one: Series) -> Figure:
 
 def confusion(one: Series) -> Figure:
     """Answers by label in % of the label's test examples, over all seeds."""
-    counts = sum(m.confusion for m in one.selected)
+    counts = np.sum([m.confusion for m in one.selected], axis=0)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = plt.subplots(figsize=(SIZE[0], SIZE[0] * 0.9), layout="constrained")
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=10)  # the root shows rare mistakes

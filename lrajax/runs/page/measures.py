@@ -33,12 +33,12 @@ class Measures(NamedTuple):
       confusion: test examples by label (rows) and answer (columns).
     """
 
-    angles: np.ndarray
-    feedback_angles: np.ndarray
-    discrepancy: np.ndarray
-    output_loss: np.ndarray
-    saturation: np.ndarray
-    confusion: np.ndarray
+    angles: np.ndarray | jax.Array
+    feedback_angles: np.ndarray | jax.Array
+    discrepancy: np.ndarray | jax.Array
+    output_loss: np.ndarray | jax.Array
+    saturation: np.ndarray | jax.Array
+    confusion: np.ndarray | jax.Array
 
 
 class Probe:
