@@ -38,7 +38,7 @@ def report():
 
 @pytest.fixture(scope="module")
 def runs(folder, report):
-    return [report.Run(folder / name) for name in ("two & more", "sweep")]
+    return [report.Run(folder / name, name) for name in ("two & more", "sweep")]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path):
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert str(tmp_path) in line
-    assert "train.py --out_dir" in line
+    assert "train --out_dir" in line
 
 
 def test_command_of_the_readme_draws_its_run(folder):
