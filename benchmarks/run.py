@@ -21,6 +21,7 @@ SECTIONS = {
     "torch": "torch_peer",
     "authors": "authors",
     "equil_prop": "equil_prop",
+    "settling": "settling",
     "roofline": "roofline",
     "growth": "growth",
     "startup": "startup",

@@ -88,3 +88,85 @@ def test_an_error_crosses_no_more_connections_than_the_stride(stride, reached):
     after, _ = reference.compute(rule, changed, batch)
     pairs = enumerate(zip(before.errors[:-1], after.errors[:-1], strict=True), 1)
     assert {l for l, (a, b) in pairs if not np.array_equal(a, b)} == reached
+
+
+PUBLISHED = {
+    "derivative": False,
+    "doubled": False,
+    "mix": (0.19, 0.24),
+    "e_update": "displacement",
+    "max_norm": 0.7,
+}
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_as_published_equals_numpy(reduction):
+    network = lrajax.mlp(SIZES)
+    batch = reference.make_batch(network, 7)
+    settings = {"stride": 2, "beta": BETA, "gamma": GAMMA, **PUBLISHED}
+    rule = lrajax.rec_lra(network, reduction=reduction, **settings)
+    params = reference.make_params(rule)
+
+    w, b = reference.paper(params.forward), reference.paper(params.forward, "b")
+    to = {l - 1: e.T for l, e in reference.paper(params.feedback).items()}
+    source = {1: 2, 2: 5, 3: 4, 4: 5}
+    x, y_out = reference.columns(batch)
+    h, z = reference.forward(w, b, x, "tanh")
+    e, d = {5: z[5] - y_out}, {}
+    for l in (4, 3, 2, 1):
+        d[l] = to[l] @ e[source[l]]
+        error = z[l] - np.tanh(h[l] - BETA * d[l])
+        share = 0.19 if l == 2 else 0.24
+        e[l] = share * error + (1 - share) * np.sign(error)
+
+    def capped(update):
+        update = update / 7 if reduction == "mean" else update
+        return update * min(1, 0.7 / np.linalg.norm(update))
+
+    _, updates = reference.compute(rule, params, batch)
+    reference.assert_updates(
+        updates.forward,
+        {l: capped(e[l] @ z[l - 1].T) for l in w},
+        {l: capped(e[l].sum(axis=1)) for l in w},
+    )
+    reference.assert_updates(
+        updates.feedback, {l + 1: capped(GAMMA * e[source[l]] @ d[l].T) for l in to}
+    )
+
+
+def test_a_stride_beyond_the_depth_is_lra_e_v2_without_the_2(network):
+    """Half the error unit of every hidden layer is half the next displacement, once a hop."""
+    with jax.enable_x64(True):
+        rule = lrajax.rec_lra(network, stride=9, beta=1e-3, derivative=False, doubled=False)
+        plain = lrajax.lra_e(network, beta=1e-3, derivative=False)
+        params, batch = reference.make_params(plain), reference.make_batch(network, 7)
+        halved, updates = reference.compute(rule, params, batch)
+        full, expected = reference.compute(plain, params, batch)
+        # To the first order in β, where tanh is linear, hop after hop.
+        for hops, l in ((0, 3), (1, 2), (2, 1), (3, 0)):
+            np.testing.assert_allclose(2**hops * halved.errors[l], full.errors[l], rtol=2e-2, atol=1e-7)
+            np.testing.assert_allclose(
+                2**hops * updates.forward[l]["w"], expected.forward[l]["w"], rtol=2e-2, atol=1e-6
+            )
+
+
+def test_the_update_of_displacements_shrinks_what_carries_errors(network, batch):
+    """As γ d eᵀ is γ E e eᵀ: E loses norm, by no more than a small step takes."""
+    rule = lrajax.rec_lra(network, e_update="displacement")
+    params = reference.make_params(rule)
+    _, updates = reference.compute(rule, params, batch)
+    for e, update in zip(params.feedback[1:], updates.feedback[1:], strict=True):
+        assert (e["w"] * update["w"]).sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"e_update": "hebb"}, "e_update='hebb'"),
+        ({"mix": (0.2, 1.2)}, r"mix=1\.2"),
+        ({"max_norm": 0.0}, r"max_norm=0\.0"),
+    ],
+)
+def test_bad_options_are_named(network, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        lrajax.rec_lra(network, **kwargs)

@@ -12,21 +12,33 @@ Error skip connections take the output's error straight to every m-th hidden lay
 lowest; the targets in between follow one from another as in LRA-E. No error crosses more than m
 connections, however deep the network.
 
-Written from descriptions of the publication and its public ports, not from its text: theirs are the
-skip connections and this recursion of targets. Different here: its networks have residual
-connections forward too, which are the network's affair and not the rule's. Error units, updates
-and the learning of E^{l+1→l} are those of `lra_e`, so that with a stride of all layers the two
-rules are one. A skip connection has no W to follow: it gets the update, transposed, that a linear
-shortcut from z^l to the output would get.
+By default error units, updates and the learning of E^{l+1→l} are those of `lra_e`, so that with a
+stride of all layers the two rules are one. A skip connection has no W to follow: it gets the
+update, transposed, that a linear shortcut from z^l to the output would get.
+
+Written from what others say of the publication, not from its text. Of it, by their account, are the
+skip connections and the recursion of targets above, and these options:
+
+    derivative=False          ΔW^l = e^l (z^{l-1})ᵀ
+    doubled=False             e^l = z^l - y^l
+    mix=(0.19, 0.24)          e <- α e + (1 - α) sign(e), α at the ends of skips and elsewhere
+    e_update="displacement"   ΔE^{j→i} = γ d^i (e^j)ᵀ
+    max_norm=c                every update rescaled to a norm of at most c
+    beta=0.1205, gamma=0.1524, and W and E from N(0, 1), `initializers.gaussian(1.0)`
+
+With the sign that they print, -γ d eᵀ, an E from which it is subtracted grows with every step, as
+d = E e; it has the other sign here, under which E shrinks where it carries errors. Its residual
+connections forward are the network's affair and not the rule's: `networks.resmlp`.
 """
 
 import jax
+import jax.numpy as jnp
 
 from lrajax import initializers, layers, losses
 from lrajax.algorithms._lra_e import align, lra_e
 from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
-from lrajax.checks import at_least
+from lrajax.checks import at_least, between, one_of, positive
 from lrajax.steps import (
     forward,
     init_feedback,
@@ -36,6 +48,8 @@ from lrajax.steps import (
     reduce_batch,
     scaled,
 )
+
+E_UPDATES = ("mirror", "displacement")
 
 
 @factory
@@ -47,6 +61,10 @@ def rec_lra(
     gamma: float = 1.0,
     local_loss: str = "gaussian",
     derivative: bool = True,
+    doubled: bool = True,
+    mix: tuple[float, float] | None = None,
+    e_update: str = "mirror",
+    max_norm: float | None = None,
     reduction: str = "sum",
     w_init: Initializer = initializers.LRA_W,
     e_init: Initializer = initializers.LRA_E,
@@ -60,6 +78,12 @@ def rec_lra(
       gamma: rate of the error weights relative to the forward weights, >= 0.
       local_loss: "gaussian" (equation 3) or "cauchy" (equation 4) loss of the hidden layers.
       derivative: whether ΔW has the factor φ′(h^l): True is CalcUpdates-V1, False V2.
+      doubled: whether a hidden layer's error unit is that of `lra_e`, with its factor 2, which
+        comes in once a hop, or half of it.
+      mix: shares α of the hidden error units beside their sign, of layers that a skip reaches and
+        of the others, in [0, 1]; None for 1.
+      e_update: "mirror", E^{l+1→l} like W and skips like a shortcut, or "displacement".
+      max_norm: c, the largest norm of an update of a weight matrix or bias, > 0; None for any.
       reduction: "sum" or "mean" of the updates over the mini-batch.
       w_init: initialiser of the forward weights.
       e_init: initialiser of the feedback weights.
@@ -70,9 +94,14 @@ def rec_lra(
       `{"w": [n_below, n_output]}`.
 
     Raises:
-      ValueError: a hyperparameter out of range, an unknown local loss or reduction.
+      ValueError: a hyperparameter out of range, an unknown local loss, e_update or reduction.
     """
     at_least("stride", stride, 1)
+    one_of("e_update", e_update, E_UPDATES)
+    for share in mix or ():
+        between("mix", share, 0, 1)
+    if max_norm is not None:
+        positive("max_norm", max_norm)
     chain = lra_e(
         network,
         beta=beta,
@@ -81,7 +110,6 @@ def rec_lra(
         derivative=derivative,
         reduction=reduction,
     )
-    error_unit = losses.LOCAL_LOSSES[local_loss].error
     top = len(network.layers) - 1
     n_output = layers.size(network.layers[top].out_shape)
     # The topmost hidden layer has the output as its neighbour: a skip would be the same connection.
@@ -91,6 +119,19 @@ def rec_lra(
         layers.dense(layers.size(layer.in_shape), n_output) if l in skips else layer
         for l, layer in enumerate(network.layers)
     ]
+
+    def error_unit(l):
+        """The error unit of hidden layer l, of target and activity."""
+        half = 1.0 if doubled else 0.5
+
+        def unit(target, z):
+            error = half * losses.LOCAL_LOSSES[local_loss].error(target, z)
+            if mix is None:
+                return error
+            share = mix[0] if l + 1 in skips else mix[1]
+            return share * error + (1 - share) * jnp.sign(error)
+
+        return unit
 
     def init(key):
         w_key, e_key = jax.random.split(key)
@@ -113,9 +154,9 @@ def rec_lra(
         targets = [labels(batch, z[-1])]
         for l in reversed(range(1, len(network.layers))):
             displacement = displace(params.feedback[l], l, errors, z[l - 1])
-            target, error = align(
-                network.layers[l - 1], h[l - 1], z[l - 1], scaled(beta, displacement), error_unit
-            )
+            displaced = scaled(beta, displacement)
+            unit = error_unit(l - 1)
+            target, error = align(network.layers[l - 1], h[l - 1], z[l - 1], displaced, unit)
             targets.insert(0, target)
             errors.insert(0, error)
         return Calculations(batch.x, h, z, tuple(targets), tuple(errors))
@@ -126,7 +167,28 @@ def rec_lra(
         delta = scaled(gamma, reduce_batch(below, reduction, e))
         return layers.vjp_feedback(carriers[l], e, below, error, delta)
 
+    def displaced_update(e, l, lambda_):
+        """γ d^{l-1} (e^source)ᵀ."""
+        z_below, errors = lambda_.z[l - 1], lambda_.errors[l:]
+        displacement = reduce_batch(displace(e, l, errors, z_below), reduction, e)
+        delta = scaled(gamma, displacement)
+        if l not in skips:
+            return layers.vjp_feedback(carriers[l], e, z_below, errors[0], delta)
+        flat = (a.reshape(len(a), -1) for a in (z_below, errors[-1], delta))
+        return layers.vjp_feedback(carriers[l], e, *flat)
+
     def calc_updates(params, lambda_):
+        updates = raw_updates(params, lambda_)
+        if e_update == "displacement":
+            above = range(1, len(network.layers))
+            feedback = (displaced_update(params.feedback[l], l, lambda_) for l in above)
+            updates = updates._replace(feedback=((), *feedback))
+        if max_norm is None:
+            return updates
+        norms = jax.tree.map(lambda u: jnp.linalg.norm(u.ravel()), updates)
+        return jax.tree.map(lambda u, n: u * max_norm / jnp.maximum(n, max_norm), updates, norms)
+
+    def raw_updates(params, lambda_):
         mirrors = tuple(() if l in skips else e for l, e in enumerate(params.feedback))
         updates = chain.calc_updates(params._replace(feedback=mirrors), lambda_)
         feedback = [
