@@ -19,8 +19,10 @@ from lrajax.algorithms import (
     Rule,
     backprop,
     dfa,
+    direct_kolen_pollack,
     dtp,
     dtp_sigma,
+    dual_prop,
     equil_prop,
     kolen_pollack,
     lra_e,
@@ -28,6 +30,7 @@ from lrajax.algorithms import (
     rec_lra,
     rfa,
     sign_symmetric,
+    weight_mirror,
 )
 from lrajax.base import Algorithm, Batch, Calculations, Layer, Loss, Network, Params
 from lrajax.cards import Card, audit
@@ -73,8 +76,10 @@ __all__ = [
     "dense",
     "dfa",
     "diagnostics",
+    "direct_kolen_pollack",
     "dtp",
     "dtp_sigma",
+    "dual_prop",
     "equil_prop",
     "in_dtype",
     "initializers",
@@ -92,4 +97,5 @@ __all__ = [
     "stochastic",
     "tied",
     "training",
+    "weight_mirror",
 ]

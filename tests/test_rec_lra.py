@@ -144,7 +144,9 @@ def test_a_stride_beyond_the_depth_is_lra_e_v2_without_the_2(network):
         full, expected = reference.compute(plain, params, batch)
         # To the first order in β, where tanh is linear, hop after hop.
         for hops, l in ((0, 3), (1, 2), (2, 1), (3, 0)):
-            np.testing.assert_allclose(2**hops * halved.errors[l], full.errors[l], rtol=2e-2, atol=1e-7)
+            np.testing.assert_allclose(
+                2**hops * halved.errors[l], full.errors[l], rtol=2e-2, atol=1e-7
+            )
             np.testing.assert_allclose(
                 2**hops * updates.forward[l]["w"], expected.forward[l]["w"], rtol=2e-2, atol=1e-6
             )
@@ -163,6 +165,7 @@ def test_the_update_of_displacements_shrinks_what_carries_errors(network, batch)
     ("kwargs", "message"),
     [
         ({"e_update": "hebb"}, "e_update='hebb'"),
+        ({"mix": (0.2,)}, "mix=.*two shares"),
         ({"mix": (0.2, 1.2)}, r"mix=1\.2"),
         ({"max_norm": 0.0}, r"max_norm=0\.0"),
     ],

@@ -75,7 +75,24 @@ RULES = {
             predictive_coding,
             "predictive coding",
             "Whittington and Bogacz 2017",
-            traced={"step_size": (0.01, 0.5)},
+            traced={"beta": (0.05, 2), "step_size": (0.01, 0.5)},
+        ),
+        Rule(
+            weight_mirror,
+            "weight mirror",
+            "Akrout et al. 2019",
+            traced={"mirror_rate": (0.001, 0.3)},
+            plain={"mirror_rate": 0.0},
+        ),
+        Rule(
+            direct_kolen_pollack,
+            "direct Kolen-Pollack",
+            "Webster, Choi and Ahn 2020",
+            traced={"decay": (1e-5, 1e-2)},
+            plain={"decay": 0.0},
+        ),
+        Rule(
+            dual_prop, "dual propagation", "Høier, Staudt and Zach 2023", traced={"beta": (0.01, 2)}
         ),
     )
 }
@@ -91,7 +108,4 @@ __all__ = [
     "Hyperparameter",
     "Rule",
     *RULES,
-    "direct_kolen_pollack",
-    "dual_prop",
-    "weight_mirror",
 ]

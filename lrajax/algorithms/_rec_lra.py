@@ -31,6 +31,8 @@ d = E e; it has the other sign here, under which E shrinks where it carries erro
 connections forward are the network's affair and not the rule's: `networks.resmlp`.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -62,7 +64,7 @@ def rec_lra(
     local_loss: str = "gaussian",
     derivative: bool = True,
     doubled: bool = True,
-    mix: tuple[float, float] | None = None,
+    mix: Sequence[float] | None = None,
     e_update: str = "mirror",
     max_norm: float | None = None,
     reduction: str = "sum",
@@ -98,6 +100,8 @@ def rec_lra(
     """
     at_least("stride", stride, 1)
     one_of("e_update", e_update, E_UPDATES)
+    if mix is not None and len(mix) != 2:
+        raise ValueError(f"mix={mix} must be two shares: at the ends of skips, and elsewhere")
     for share in mix or ():
         between("mix", share, 0, 1)
     if max_norm is not None:

@@ -92,6 +92,9 @@ TABLE: dict[Case, Mapping[str, Any]] = {
     Case("kolen_pollack"): {"opt": "rmsprop"},
     Case("sign_symmetric"): {"opt": "rmsprop"},
     Case("predictive_coding"): {"opt": "adam"},
+    Case("weight_mirror"): {"opt": "rmsprop"},
+    Case("direct_kolen_pollack"): {"opt": "rmsprop"},
+    Case("dual_prop"): {"reduction": "mean"},
 }
 
 
