@@ -88,15 +88,15 @@ def equil_prop(
       nudged_steps: sweeps in a nudged phase, >= 1.
       step_size: Euler step ε of the relaxation, in (0, 1].
       tolerance: stops a phase once no state moves by more than this in a sweep; None never does.
-      order: of the layers in a sweep: "synchronous", all at once; "asynchronous", even and odd
-        ones in turn; "sequential", one after another, upwards in the free phase and downwards in a
+      order: of the layers in a sweep: "synchronous", "asynchronous" or "sequential". All at once;
+        even and odd ones in turn; one after another, upwards in the free phase and downwards in a
         nudged one. All take the same products; the last two settle in far fewer sweeps.
       feedback: γ, the weight of what comes from above relative to what comes from below, > 0.
-      low: where hidden states are clipped below, < 1: 0, or -1 for units on both sides of zero,
-        whose signal a deep network loses less of.
-      persistent: whether the free phase of an example begins at its free states of the last time,
-        as in the publication's code, rather than at zero; its state is as large as the training
-        set's activities.
+      low: where hidden states are clipped below, < 1. With -1 units are on both sides of zero, and
+        a deep network loses less of their signal.
+      persistent: whether an example's free phase begins at its free states of the last time. As in
+        the publication's code; otherwise at zero. The rule's state then is as large as the
+        training set's activities.
       rates: factor on each layer's update, first layer first; None for ones.
       reduction: "sum" or "mean" of the updates over the mini-batch.
       w_init: initialiser of the forward weights.

@@ -94,15 +94,15 @@ def predictive_coding(
         steps than hidden layers the lowest layers learn nothing.
       step_size: Euler step ε of the relaxation, in (0, 1].
       tolerance: ends a relaxation once nothing moves by more than this; None never does.
-      order: of the layers in a step of states: "synchronous", "asynchronous" (even and odd ones in
-        turn) or "sequential" (downwards), see `equil_prop`.
-      coordinates: what moves: "states", or "errors" (ePC), which deep networks need.
-      nudge: "positive", or "centred": half the difference of the updates at β and at -β, whose
-        distance from the loss's gradient falls with β².
+      order: of the layers in a sweep: "synchronous", "asynchronous" or "sequential". Of states
+        alone: all at once; even and odd ones in turn; one after another, downwards.
+      coordinates: what moves: "states" or "errors" (ePC). Deep networks need the errors.
+      nudge: "positive" or "centred". Centred is half the difference of the updates at β and at -β,
+        whose distance from the loss's gradient falls with β².
       beta: β, the weight of the output's loss in F, > 0.
-      incremental: whether the update is the sum of those at every step, rather than the one where
-        the relaxation ends: that of incremental predictive coding (iPC; Salvatori et al. 2024),
-        which changes the weights at every step, to the first order in λ.
+      incremental: whether the update is the sum of those at every step (iPC). Rather than the one
+        where the relaxation ends: to the first order in λ that of incremental predictive coding
+        (Salvatori et al. 2024), which changes the weights at every step.
       reduction: "sum" or "mean" of the updates over the mini-batch.
       w_init: initialiser of the forward weights.
 

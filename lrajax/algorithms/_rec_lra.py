@@ -80,12 +80,11 @@ def rec_lra(
       gamma: rate of the error weights relative to the forward weights, >= 0.
       local_loss: "gaussian" (equation 3) or "cauchy" (equation 4) loss of the hidden layers.
       derivative: whether ΔW has the factor φ′(h^l): True is CalcUpdates-V1, False V2.
-      doubled: whether a hidden layer's error unit is that of `lra_e`, with its factor 2, which
-        comes in once a hop, or half of it.
-      mix: shares α of the hidden error units beside their sign, of layers that a skip reaches and
-        of the others, in [0, 1]; None for 1.
-      e_update: "mirror", E^{l+1→l} like W and skips like a shortcut, or "displacement".
-      max_norm: c, the largest norm of an update of a weight matrix or bias, > 0; None for any.
+      doubled: whether hidden error units have the factor 2 of `lra_e`. It comes in once a hop.
+      mix: shares α of hidden error units beside their sign, at skip ends and elsewhere. In [0, 1];
+        None for 1.
+      e_update: "mirror" or "displacement". E^{l+1→l} like W and skips like a shortcut, or γ d eᵀ.
+      max_norm: c, the largest norm of an update, > 0. Of a weight matrix or bias; None for any.
       reduction: "sum" or "mean" of the updates over the mini-batch.
       w_init: initialiser of the forward weights.
       e_init: initialiser of the feedback weights.

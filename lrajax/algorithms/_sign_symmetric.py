@@ -35,8 +35,8 @@ def sign_symmetric(
 
     Args:
       network: the network to train.
-      magnitudes: "fixed", those of M; "uniform", in each layer the root mean square of M; or
-        "redrawn", normal with that root mean square, for which `compute_targets` needs a key.
+      magnitudes: "fixed", "uniform" or "redrawn". Those of M; in each layer the root mean square of
+        M; or normal with that root mean square, for which `compute_targets` needs a key.
       reduction: "sum" or "mean" of the updates over the mini-batch.
       w_init: initialiser of the forward weights.
       e_init: initialiser of M, whose signs do not count.

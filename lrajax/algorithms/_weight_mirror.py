@@ -37,7 +37,7 @@ def weight_mirror(
     Args:
       network: the network to train.
       mirror_rate: η, rate of E relative to the forward weights, >= 0.
-      reduction: "sum" or "mean" of the updates over the mini-batch, and over as many noises.
+      reduction: "sum" or "mean" of the updates over the mini-batch. And over as many noises.
       w_init: initialiser of the forward weights.
       e_init: initialiser of the feedback weights.
 

@@ -110,6 +110,6 @@ def _first_line(function: Callable) -> str:
 
 
 def _entry(name: str, text: str) -> str:
-    indent = " " * 22
-    lines = textwrap.wrap(text, 78, break_on_hyphens=False)
-    return f"  {name:<20}" + f"\n{indent}".join(lines)
+    indent = " " * 23
+    lines = textwrap.wrap(text, 77, break_on_hyphens=False)
+    return f"  {name:<21}" + f"\n{indent}".join(lines)
