@@ -158,17 +158,10 @@ IN_TURN_AT = {
     3: {"lr": 0.0003, "beta": 0.5, "epochs": 10},
     8: {"lr": 0.0001, "low": -1.0, "w_init": "orthogonal", "epochs": 6},
 }
-# Predictive coding in the errors' coordinates, in residual nets; W from small ones, the smaller the
-# deeper, so that the activity grows no faster than in a shallow net.
-BY_ERRORS = {"network": "resmlp", "coordinates": "errors", "steps": 3, "step_size": 0.5}
-BY_ERRORS_AT = {
-    64: {"lr": 0.0005, "w_init": "gaussian:0.01"},
-    128: {"lr": 0.0003, "w_init": "gaussian:0.007"},
-}
 
 
 def settling(scale: Scale) -> Iterator[Cell]:
-    """Rules that settle, where they settle well, on MNIST."""
+    """Equilibrium propagation that settles in turn, on MNIST."""
 
     def cell(algo, layers, **changes):
         flags = {"algo": algo, "dataset": "mnist", "hidden_layers": layers, **changes}
@@ -176,8 +169,6 @@ def settling(scale: Scale) -> Iterator[Cell]:
 
     for layers, changes in IN_TURN_AT.items():
         yield cell("equil_prop", layers, **IN_TURN, **changes)
-    for layers, changes in BY_ERRORS_AT.items():
-        yield cell("predictive_coding", layers, width=128, epochs=3, **BY_ERRORS, **changes)
 
 
 TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
