@@ -122,7 +122,7 @@ def test_layers_without_parameters_and_layers_that_do_not_fit(name):
         init_feedback=lambda key, initializer: {},
         pre=lambda theta, z: z.reshape(4, 2).mean(axis=1),
         post=lambda h: h,
-        feedback=lambda e, error: jnp.repeat(error, 2) / 2,
+        feedback=lambda e, z_below, error: jnp.repeat(error, 2) / 2,
     )
     network = lrajax.Network((dense[0], pooled, dense[2]), lrajax.losses.categorical)
     rule = factory(name)(network)
@@ -385,7 +385,7 @@ def tensor_layer(in_shape, out_shape, post):
         },
         pre=lambda theta, z: jnp.tensordot(z, theta["kernel"], len(in_shape)) + theta["offset"],
         post=post,
-        feedback=lambda e, error: jnp.tensordot(e["kernel"], error, len(out_shape)),
+        feedback=lambda e, z_below, error: jnp.tensordot(e["kernel"], error, len(out_shape)),
     )
 
 
