@@ -87,7 +87,7 @@ def check_backend() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"JAX_PLATFORMS={jax.config.jax_platforms} finds no device: unset it, or install the "
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')} finds no device: unset it, or install the "
             "plugin of JAX for it"
         ) from error
 

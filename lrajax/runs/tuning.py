@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
+from optuna.storages.journal import JournalFileBackend
 
 import lrajax
 from lrajax import checkpoint, initializers, training
@@ -198,7 +199,7 @@ class Search:
             self.programs[opt] = Program(settings, dataset)
         self.epochs = settings.epochs
         folder.mkdir(parents=True, exist_ok=True)
-        journal = optuna.storages.journal.JournalFileBackend(str(folder / "journal.log"))
+        journal = JournalFileBackend(str(folder / "journal.log"))
         self.study = optuna.create_study(
             study_name=f"{algo} {json.dumps(fields, sort_keys=True, default=list)}",
             storage=storage or optuna.storages.JournalStorage(journal),
