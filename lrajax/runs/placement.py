@@ -86,9 +86,9 @@ def check_backend() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS")
         raise ValueError(
-            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')} finds no device: unset it, or install the "
-            "plugin of JAX for it"
+            f"JAX_PLATFORMS={asked} finds no device: unset it, or install the plugin of JAX for it"
         ) from error
 
 
