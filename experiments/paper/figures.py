@@ -10,13 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lrajax import RULES
+from lrajax.runs.page.figures import COLOURS
 from lrajax.runs.records import extent, optimizer_of
 
 matplotlib.use("Agg")
 plt.rcParams["svg.hashsalt"] = "lrajax"  # the same figure gives the same file
 
-# Okabe and Ito's palette, told apart with any kind of colour blindness.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
 BOX = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
 TITLES = {
     "figure1": "Figure 1: angles to backprop, discrepancy under LRA-E (Fashion-MNIST, 3 layers)",
