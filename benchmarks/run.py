@@ -15,6 +15,8 @@ import report
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from lrajax.runs.commands import commandline
+
 # A section is a module with a function `measure(options) -> Section`.
 SECTIONS = {
     "steps": "steps",
@@ -28,11 +30,13 @@ SECTIONS = {
 }
 
 QUICK = flags.DEFINE_bool("quick", False, "few points and repeats: ends in about a minute")
-OUT = flags.DEFINE_string("out", "benchmarks/results", "folder for the two files")
+OUT = commandline.define_path("out", "benchmarks/results", "folder for the two files", flags.FLAGS)
 ONLY = flags.DEFINE_list("only", list(SECTIONS), "sections to run")
-AUTHORS_SCRIPT = flags.DEFINE_string("authors_script", None, "mnist_torch.py of AnkurMali/LRA-E")
-EP_REPOSITORY = flags.DEFINE_string(
-    "ep_repository", None, "folder of Laborieux-Axel/Equilibrium-Propagation"
+AUTHORS_SCRIPT = commandline.define_path(
+    "authors_script", None, "mnist_torch.py of AnkurMali/LRA-E", flags.FLAGS
+)
+EP_REPOSITORY = commandline.define_path(
+    "ep_repository", None, "folder of Laborieux-Axel/Equilibrium-Propagation", flags.FLAGS
 )
 
 

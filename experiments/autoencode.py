@@ -31,10 +31,8 @@ FLAGS = flags.FlagValues()
 DATASET = flags.DEFINE_string(
     "dataset", "digits", "digits, mnist or fashion_mnist", flag_values=FLAGS
 )
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder with the data set's IDX files", flag_values=FLAGS
-)
-OUT_DIR = flags.DEFINE_string("out_dir", "runs", "folder for the results", flag_values=FLAGS)
+DATA_DIR = commandline.define_path("data_dir", None, "folder with the data set's IDX files", FLAGS)
+OUT_DIR = commandline.define_path("out_dir", "runs", "folder for the results", FLAGS)
 EPOCHS = flags.DEFINE_integer("epochs", 20, "passes over the training set", flag_values=FLAGS)
 SEEDS = flags.DEFINE_integer(
     "seeds", 3, "runs of each autoencoder, trained side by side", flag_values=FLAGS

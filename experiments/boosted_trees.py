@@ -22,7 +22,7 @@ import time
 
 import numpy as np
 import sklearn
-from absl import app, flags
+from absl import flags
 from sklearn import datasets
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import train_test_split
@@ -36,11 +36,16 @@ from lrajax.runs.commands import commandline
 SETS = ("digits", "breast_cancer", "wine", "synthetic", "mnist")
 RULES = ("lra_e", "lra_e_learned", "target_propagation", "frozen", "ensemble")
 
-DATASET = flags.DEFINE_list("dataset", list(SETS[:-1]), f"{', '.join(SETS)}, with commas")
-SEEDS = flags.DEFINE_integer("seeds", 5, "seeds, each with its own split and trees")
-ROUNDS = flags.DEFINE_integer("rounds", 40, "trees that every layer grows")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "folder with mnist/")
-OUT_DIR = flags.DEFINE_string("out_dir", "results", "folder for the results")
+FLAGS = flags.FlagValues()
+DATASET = flags.DEFINE_list(
+    "dataset", list(SETS[:-1]), f"{', '.join(SETS)}, with commas", flag_values=FLAGS
+)
+SEEDS = flags.DEFINE_integer(
+    "seeds", 5, "seeds, each with its own split and trees", flag_values=FLAGS
+)
+ROUNDS = flags.DEFINE_integer("rounds", 40, "trees that every layer grows", flag_values=FLAGS)
+DATA_DIR = commandline.define_path("data_dir", None, "folder with mnist/", FLAGS)
+OUT_DIR = commandline.define_path("out_dir", "results", "folder for the results", FLAGS)
 
 WIDTH, LAYERS, DEPTH = 32, 2, 5  # units of a layer of trees, such layers, splits in a row
 RATE = 0.3  # λ of a tree
@@ -208,9 +213,8 @@ def train(rule: str, dataset: str, seed: int, rounds: int) -> dict[str, float]:
     return dict(zip(("train", "test", "seconds"), (*accuracies, seconds), strict=True))
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Trains every rule on every set."""
-    del argv
     try:
         at_least("seeds", SEEDS.value, 1)
         at_least("rounds", ROUNDS.value, 1)
@@ -219,7 +223,7 @@ def main(argv: list[str]) -> None:
         if "mnist" in DATASET.value:
             load("mnist", 0)
     except ValueError as error:
-        commandline.fail(error)
+        commandline.fail(error, FLAGS)
     folder = pathlib.Path(OUT_DIR.value) / "boosted_trees"
     folder.mkdir(parents=True, exist_ok=True)
     for name in DATASET.value:
@@ -242,4 +246,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=commandline.parse_flags)
+    commandline.run(main, FLAGS, __doc__)

@@ -50,11 +50,9 @@ CELLS = flags.DEFINE_list(
 SEEDS = flags.DEFINE_integer(
     "seeds", None, "seeds of every cell; default: 5, or 1 with --quick", flag_values=FLAGS
 )
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder with mnist/ and fashion_mnist/", flag_values=FLAGS
-)
-OUT_DIR = flags.DEFINE_string(
-    "out_dir", None, "folder for the results; default: results, or results-quick", flag_values=FLAGS
+DATA_DIR = commandline.define_path("data_dir", None, "folder with mnist/ and fashion_mnist/", FLAGS)
+OUT_DIR = commandline.define_path(
+    "out_dir", None, "folder for the results; default: results, or results-quick", FLAGS
 )
 QUICK = flags.DEFINE_bool(
     "quick", False, "two epochs of narrow networks on the digits", flag_values=FLAGS

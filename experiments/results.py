@@ -4,7 +4,6 @@ python experiments/results.py
 """
 
 import itertools
-import json
 import pathlib
 import statistics
 import sys
@@ -14,7 +13,7 @@ from paper import asides, beyond, cells, claims
 
 from lrajax import RULES
 from lrajax.runs.commands import commandline
-from lrajax.runs.records import ERRORS, extent, moments, optimizer_of
+from lrajax.runs.records import ERRORS, extent, moments, optimizer_of, read_json
 
 try:
     from paper import figures
@@ -22,11 +21,9 @@ except ModuleNotFoundError as error:
     sys.exit(f"results.py: {error.name} is not installed: pip install '.[plots]' has it")
 
 FLAGS = flags.FlagValues()
-RESULTS = flags.DEFINE_string(
-    "results", "results", "folder that reproduce.py wrote", flag_values=FLAGS
-)
-OUT = flags.DEFINE_string(
-    "out", "RESULTS.md", "file to write; figures go beside it, in figures/", flag_values=FLAGS
+RESULTS = commandline.define_path("results", "results", "folder that reproduce.py wrote", FLAGS)
+OUT = commandline.define_path(
+    "out", "RESULTS.md", "file to write; figures go beside it, in figures/", FLAGS
 )
 
 TITLES = {
@@ -110,12 +107,13 @@ and one seed: RFA, DTP-σ and equilibrium propagation, which were above the pape
 
 
 def load(folder: pathlib.Path) -> dict[str, dict[str, dict]]:
-    """Every cell's record, by target and name."""
+    """Every cell's record, by target and name.
+
+    Raises:
+      ValueError: a file is damaged; the message names it.
+    """
     return {
-        target: {
-            path.stem: json.loads(path.read_text())
-            for path in sorted((folder / target).glob("*.json"))
-        }
+        target: {path.stem: read_json(path) for path in sorted((folder / target).glob("*.json"))}
         for target in (*beyond.ALL_TARGETS, "autoencoder", "boosted_trees")
     }
 
@@ -392,11 +390,12 @@ def figure(name: str, results: dict[str, dict[str, dict]]) -> list[str]:
 def main() -> None:
     """Writes RESULTS.md and the figures."""
     folder = pathlib.Path(RESULTS.value)
-    results = load(folder)
-    if not any(results.values()):
-        commandline.fail(
-            ValueError(f"results={folder} holds no results: run reproduce.py first"), FLAGS
-        )
+    try:
+        results = load(folder)
+        if not any(results.values()):
+            raise ValueError(f"results={folder} holds no results: run reproduce.py first")
+    except ValueError as error:
+        commandline.fail(error, FLAGS)
     out = pathlib.Path(OUT.value)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render(results))

@@ -1,10 +1,13 @@
-"""experiments/boosted_trees.py, in one process."""
+"""experiments/boosted_trees.py."""
 
+import json
+import os
 import pathlib
 import sys
 
 import numpy as np
 import pytest
+from commands import run
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "experiments"))
 
@@ -45,6 +48,17 @@ def test_targets_are_lra_es_by_hand(trees):
     np.testing.assert_allclose(upper, expected)
     displaced = h[0] - trees.BETA * (-2 * (expected - z[2])) @ stack.e[0]
     np.testing.assert_allclose(lower, np.tanh(displaced))
+
+
+def test_the_command_writes_every_rules_accuracies_or_names_the_flag(trees, tmp_path):
+    flags = ("--dataset=wine", "--seeds=1", "--rounds=1", "--out_dir=~")
+    done = run("boosted_trees.py", *flags, env={**os.environ, "HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    rules = json.loads((tmp_path / "boosted_trees" / "wine.json").read_text())["rules"]
+    assert rules.keys() == set(trees.RULES)
+    refused = run("boosted_trees.py", "--rounds=0")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert refused.stderr.startswith("boosted_trees.py: --rounds=0 must be")
 
 
 def test_layers_that_learn_are_ahead_of_frozen_ones_on_the_training_set(trees):

@@ -1,8 +1,10 @@
 """The command, in this process: what it does with a folder, with a terminal, with its words."""
 
+import importlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -12,7 +14,7 @@ import pytest
 
 from lrajax import __main__ as entry
 from lrajax.runs import placement
-from lrajax.runs.commands import report, train
+from lrajax.runs.commands import report, train, train_flags, tune
 
 SMALL = ("--width=4", "--hidden_layers=1", "--algo=dtp_sigma")
 TIMING = ("seconds", "examples_per_second")
@@ -109,6 +111,44 @@ def test_a_home_folder_is_expanded(command, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "summary.json").exists()
     assert not (tmp_path / "~").exists()
     assert report.path("~/x") == tmp_path / "x"
+
+
+EXPERIMENTS = ("reproduce", "results", "autoencode", "boosted_trees")
+
+
+@pytest.mark.parametrize("name", ["train", "tune", *EXPERIMENTS])
+def test_every_flag_of_a_path_expands_a_home_folder(name, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    if name in EXPERIMENTS:
+        monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / "experiments")
+        values = importlib.import_module(name).FLAGS
+    else:
+        values = {"train": train_flags.define(), "tune": tune.FLAGS}[name]
+    # `dataset` may be a name; lrajax.data expands it where it is none.
+    paths = [
+        flag
+        for flag in map(values.__getitem__, values)
+        if re.search(r"_dir$|\b(folder|file)\b", f"{flag.help} {flag.name}")
+        and flag.name not in ("dataset", "flagfile")
+    ]
+    assert {"data_dir", "out_dir"} <= {flag.name for flag in paths} or name == "results"
+    assert paths
+    for flag in paths:
+        assert flag.parser.parse("~/x") == "/home/me/x", flag.name
+        assert flag.parser.parse("a/~") == "a/~"
+        assert flag.parser.parse("~no_such_user/x") == "~no_such_user/x"
+
+
+def test_report_expands_every_path(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen = []
+    monkeypatch.setattr(report, "Run", lambda path, name: seen.append(path))
+    monkeypatch.setattr(report, "read_series", lambda run, data_dir, number: [data_dir])
+    monkeypatch.setattr(report, "write_page", lambda runs, series, to: seen.extend([*series, to]))
+    monkeypatch.setattr(report, "write_tensorboard", lambda series, folder: seen.append(folder))
+    report.run(["~/run", "--data_dir=~/data", "--to=~/to", "--tensorboard=~/board"])
+    assert list(map(str, seen)) == [f"{tmp_path}/{part}" for part in ("run", "data", "to", "board")]
+    assert capsys.readouterr().out == f"{tmp_path}/to/index.html\n"
 
 
 @pytest.mark.parametrize(

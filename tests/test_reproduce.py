@@ -19,7 +19,7 @@ from commands import run
 import lrajax
 from lrajax import data
 from lrajax.runs import presets, records
-from lrajax.runs.commands import train_flags
+from lrajax.runs.commands import commandline, train_flags
 from lrajax.runs.experiment import Experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -370,6 +370,22 @@ def test_bad_input_is_refused_in_one_line(flags, words, tmp_path):
     assert done.returncode != 0
     (line,) = done.stderr.splitlines()
     assert all(word in line for word in words), line
+
+
+def test_a_damaged_result_is_named(tmp_path, monkeypatch, capsys):
+    import results
+
+    damaged = tmp_path / "table1" / "dfa-3.json"
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    words = [f"--results={tmp_path}", f"--out={tmp_path}/drawn/RESULTS.md"]
+    monkeypatch.setattr(sys, "argv", ["results.py", *words])
+    with pytest.raises(SystemExit) as left:
+        commandline.run(results.main, results.FLAGS, "")
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"results.py: {damaged} is damaged, no JSON: bring it back, or delete it"
+    assert not (tmp_path / "drawn").exists()
 
 
 @pytest.mark.filterwarnings("ignore:steps=")  # of plain predictive coding at depth

@@ -7,6 +7,7 @@ epochs where the last one ended; and a lock, so that no two processes write ther
 import contextlib
 import fcntl
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +46,7 @@ class RunFolder:
         Raises:
           ValueError: another run is there, or one that this one does not continue.
         """
-        self.path = pathlib.Path(path).expanduser()
+        self.path = pathlib.Path(os.path.expanduser(path))
         self.summary: dict[str, Any] | None = None
         self.error: OSError | None = None
         self._config = records.config(settings)

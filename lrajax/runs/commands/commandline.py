@@ -28,6 +28,21 @@ MEANT = {
 PYTHONS = r"(invalid literal for int\(\) with base 10|could not convert string to float): .*"
 
 
+class Path(flags.ArgumentParser):
+    """A path; a leading ~ is the home folder, which a shell leaves alone in `--flag=~/x`."""
+
+    def parse(self, argument: str) -> str:
+        """The path in full; that of a user who does not exist stays as it is."""
+        return os.path.expanduser(argument)
+
+
+def define_path(
+    name: str, default: str | None, about: str, values: flags.FlagValues
+) -> flags.FlagHolder:
+    """Defines a flag that names a file or a folder."""
+    return flags.DEFINE(Path(), name, default, about, flag_values=values)
+
+
 def program() -> str:
     """What the user typed: `train.py`, or `lrajax train`."""
     return pathlib.Path(sys.argv[0]).name

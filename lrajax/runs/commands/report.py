@@ -239,7 +239,7 @@ def names_of(paths: Sequence[pathlib.Path]) -> list[str]:
 
 def path(text: str) -> pathlib.Path:
     """A path of the command line; a leading ~ is the home folder."""
-    return pathlib.Path(text).expanduser()
+    return pathlib.Path(commandline.Path().parse(text))
 
 
 def run(argv: Sequence[str] | None = None) -> None:
@@ -256,7 +256,7 @@ def report(argv: Sequence[str] | None) -> None:
     )
     parser.add_argument("out_dir", nargs="+", type=path, help="folder of a run")
     parser.add_argument("--to", type=path, help="default: OUT_DIR/report; several: report")
-    parser.add_argument("--data_dir", help="as in train")
+    parser.add_argument("--data_dir", type=commandline.Path().parse, help="as in train")
     parser.add_argument("--tensorboard", type=path, help="folder for event files")
     flags = parser.parse_args(argv)
     alone = flags.out_dir[0] / "report" if len(flags.out_dir) == 1 else pathlib.Path("report")

@@ -23,6 +23,7 @@ from lrajax.base import Initializer
 from lrajax.checks import between, one_of
 from lrajax.networks import NETWORKS
 from lrajax.runs import presets
+from lrajax.runs.commands import commandline
 from lrajax.runs.settings import OPTIMIZERS, SCHEDULES, Settings
 
 WRITTEN = "glorot, orthogonal[:GAIN], gaussian:STD or unit_gain:BETA"  # initialisers
@@ -49,6 +50,9 @@ def define() -> flags.FlagValues:
     def text(name, about, default=None):
         flags.DEFINE_string(name, default, about, flag_values=values)
 
+    def path(name, about):
+        commandline.define_path(name, None, about, values)
+
     def integer(name, about, default=None):
         flags.DEFINE_integer(name, default, about, flag_values=values)
 
@@ -62,7 +66,7 @@ def define() -> flags.FlagValues:
         flags.DEFINE(Numbers(), name, None, about, flag_values=values)
 
     text("algo", f"learning rule: {', '.join(lrajax.RULES)}", "lra_e")
-    text("preset", "file of settings that lrajax tune chose; what other flags say goes before it")
+    path("preset", "file of settings that lrajax tune chose; what other flags say goes before it")
     text("network", f"{', '.join(NETWORKS)}; default: mlp")
     integer("hidden_layers", "of dense networks: how many; default: 3")
     integer("width", "units in each, 256; of networks for images: feature maps")
@@ -76,7 +80,7 @@ def define() -> flags.FlagValues:
         "digits (embedded), a name of --list, FILE.npz or a folder of IDX files",
         "digits",
     )
-    text(
+    path(
         "data_dir",
         "folder of the set's files, or TFDS's; default: LRAJAX_DATA_DIR, then TFDS's own",
     )
@@ -93,7 +97,7 @@ def define() -> flags.FlagValues:
     integer("epochs", "passes over the training set; default: 100, equil_prop fewer")
     integer("seed", "seed of the first run", 0)
     integer("num_seeds", "runs trained together, seeds --seed and up", 1)
-    text("out_dir", "folder for the run's files; default: none kept")
+    path("out_dir", "folder for the run's files; default: none kept")
     integer("checkpoint_every", "epochs between checkpoints", 1)
     by_type = {bool: switch, int: integer, float: number, Sequence[float]: numbers}
     for name, owners in hyperparameters().items():
@@ -144,7 +148,7 @@ def read_preset(path: str, algo: str) -> dict[str, Any]:
       ValueError: the file is not such a preset, or of another rule.
     """
     try:
-        chosen = dict(json.loads(pathlib.Path(path).expanduser().read_text())["settings"])
+        chosen = dict(json.loads(pathlib.Path(path).read_text())["settings"])
         of = chosen.pop("algo")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -39,9 +39,9 @@ WORKERS = flags.DEFINE_integer("workers", 1, "trials side by side", flag_values=
 STORAGE = flags.DEFINE_string(
     "storage", None, "URL of an Optuna storage that machines share", flag_values=FLAGS
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "as in train.py", flag_values=FLAGS)
-OUT_DIR = flags.DEFINE_string(
-    "out_dir", None, "folder of the search; default: tuned/TASK/ALGO", flag_values=FLAGS
+DATA_DIR = commandline.define_path("data_dir", None, "as in train.py", FLAGS)
+OUT_DIR = commandline.define_path(
+    "out_dir", None, "folder of the search; default: tuned/TASK/ALGO", FLAGS
 )
 
 
@@ -64,7 +64,7 @@ def main() -> None:
             ALGO.value,
             data.load(fields["dataset"], DATA_DIR.value, valid_size=fields.get("valid_size")),
             fields,
-            pathlib.Path(out_dir).expanduser(),
+            pathlib.Path(out_dir),
             seed=SEED.value,
             storage=STORAGE.value,
             workers=WORKERS.value,
