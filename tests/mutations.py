@@ -58,10 +58,24 @@ TESTS = {
     ],
     "compose": ["test_compose.py", "test_stochastic.py", "test_state.py"],
     "products": ["test_layers.py", "test_affine.py", "test_dfa.py"],
+    "dtp": [
+        "test_dtp.py",
+        "test_wider_layers.py::test_decoders_give_to_the_units_that_were_pooled_and_learn_from_them",
+    ],
+    "rec_lra": [
+        "test_rec_lra.py",
+        "test_wider_layers.py::"
+        "test_rec_lras_e_learns_from_the_displacement_of_the_units_that_were_pooled",
+    ],
+    "below": ["test_wider_layers.py"],
+    "blocks": ["test_wider_layers.py"],
+    "norms": ["test_wider_layers.py"],
     "wrappers": ["test_wrappers.py", "test_layers.py"],
     "rfa": ["test_rfa.py", "test_properties.py::test_no_two_weights_are_drawn_alike"],
     "dfa": ["test_dfa.py", "test_properties.py::test_no_two_weights_are_drawn_alike"],
 }
+# Every rule, since with dense layers no test sees which activity below it hands to a layer.
+POOLED = "test_wider_layers.py::test_errors_go_to_the_units_that_were_pooled"
 SECONDS = 200  # of a core, for a mutation that never ends
 
 
@@ -192,7 +206,8 @@ def tests_of(path: pathlib.Path) -> list[str]:
     stem = path.stem.removeprefix("_")
     own = f"test_{stem}.py"
     named = [own] if (ROOT / "tests" / own).exists() else ["test_contract.py"]
-    return TESTS.get(stem, named)
+    tests = TESTS.get(stem, named)
+    return [*tests, POOLED] if path.parent.name == "algorithms" else tests
 
 
 def fails(path: pathlib.Path, tree: ast.Module | None, tests: list[str]) -> bool:

@@ -194,6 +194,79 @@ def test_every_rule_steps_on_every_wider_layer(name):
     chex.assert_trees_all_close(updates.forward, total, rtol=1e-3, atol=1e-4)
 
 
+# Those whose errors come down from layer to layer. The others' come straight from the output, or
+# settle, and then a unit feels what is below it too.
+FROM_ABOVE = [
+    name
+    for name in lrajax.ALGORITHMS
+    if name not in ("dfa", "direct_kolen_pollack", "equil_prop", "predictive_coding")
+]
+WITHOUT_SKIPS = {"rec_lra": {"stride": 3}}
+
+
+def pooled_everywhere():
+    """Layers of one shape, 4 × 4 flat, each of which looks at the maxima of the one below."""
+
+    def make(n_out, activation):
+        inner = layers.reshaped(layers.dense(4, n_out, activation), (2, 2, 1))
+        return layers.reshaped(layers.pooled(inner, 2), (16,))
+
+    hidden = [make(16, "tanh") for _ in range(3)]
+    return lrajax.Network((*hidden, make(3, "softmax")), lrajax.losses.categorical)
+
+
+def computed(name, **arguments):
+    """Parameters, Λ and updates of a rule on that network."""
+    network = pooled_everywhere()
+    rule = lrajax.ALGORITHMS[name](network, **arguments)
+    params, batch = reference.make_params(rule), reference.make_batch(network, 4)
+    compute = compiled(functools.partial(reference.compute, rule))
+    return params, *compute(params, batch, KEY)
+
+
+def maxima(z):
+    """Where the flat maps [B, 16] have the maxima of their blocks: [B, 4 blocks, 16], 0 or 1."""
+    found = np.zeros((len(z), 4, 16))
+    for example, image in zip(found, np.reshape(z, (-1, 4, 4)), strict=True):
+        for r, c, block in blocks_of(image, 2):
+            row, column = divmod(int(block.argmax()), 2)
+            example[2 * r + c, 4 * (2 * r + row) + 2 * c + column] = 1
+    return found
+
+
+@pytest.mark.parametrize("name", FROM_ABOVE)
+def test_errors_go_to_the_units_that_were_pooled(name):
+    """And nowhere else, whichever activity the rule hands to the layer above."""
+    _, lambda_, _ = computed(name, **WITHOUT_SKIPS.get(name, {}))
+    for z, error in zip(lambda_.z[:-1], lambda_.errors[:-1], strict=True):
+        chosen = maxima(z).any(axis=1)
+        np.testing.assert_array_equal(np.asarray(error) != 0, chosen)
+
+
+@pytest.mark.parametrize("name", ["dtp", "dtp_sigma"])
+def test_decoders_give_to_the_units_that_were_pooled_and_learn_from_them(name):
+    params, lambda_, updates = computed(name)
+    for l, cycle in zip((1, 2), lambda_.aux, strict=True):
+        chosen, decoder = maxima(lambda_.z[l - 1]), jax.device_get(params.feedback[l])
+        # Block by block E's column, at the block's maximum.
+        h = np.einsum("bu,ku,bki->bi", cycle.code, decoder["w"], chosen) + decoder["b"][None]
+        close(cycle.h, h)
+        z = np.tanh(h)
+        delta = -2 * (np.asarray(cycle.corrupted) - z) * (1 - z**2)
+        close(updates.feedback[l]["b"], delta.sum(axis=0))
+        close(updates.feedback[l]["w"], np.einsum("bi,bki,bu->ku", delta, chosen, cycle.code))
+
+
+def test_rec_lras_e_learns_from_the_displacement_of_the_units_that_were_pooled():
+    params, lambda_, updates = computed("rec_lra", e_update="displacement", stride=3)
+    for l in (1, 2, 3):
+        chosen, error = maxima(lambda_.z[l - 1]), np.asarray(lambda_.errors[l])
+        # γ d eᵀ with γ = 1, block by block at its maximum, where d is E e.
+        displaced = np.einsum("bu,ku->bk", error, params.feedback[l]["w"])
+        assert (chosen.sum(axis=2) == 1).all()
+        close(updates.feedback[l]["w"], displaced.T @ error)
+
+
 def mirrored(params, network):
     """E that holds W."""
     e = tuple(layer.init_feedback(KEY, lrajax.initializers.GLOROT) for layer in network.layers)
