@@ -26,6 +26,9 @@ PROPERTIES = {
     "kolen_pollack": ((), False, True),
     "sign_symmetric": (ALL, True, True),
     "predictive_coding": (ALL, False, True),
+    "weight_mirror": ((), False, True),
+    "direct_kolen_pollack": ((), False, True),
+    "dual_prop": (ALL, False, False),
 }
 
 
@@ -38,6 +41,10 @@ def cards():
 def test_what_a_rule_needs(name, cards):
     card = cards[name]
     assert (card.transposes, card.signs_alone, card.derivatives) == PROPERTIES[name]
+
+
+def test_every_rule_is_pinned():
+    assert PROPERTIES.keys() == lrajax.RULES.keys()
 
 
 def test_without_derivatives_lra_e_asks_for_none():
