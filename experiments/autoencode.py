@@ -160,13 +160,9 @@ def there(rule: str, output: str, dataset: data.Dataset) -> bool:
       ValueError: it was made with other settings, or the folder cannot be written.
     """
     path = path_of(rule, output)
-    try:
+    with records.usable("out_dir", OUT_DIR.value):
         path.parent.mkdir(parents=True, exist_ok=True)
         return records.recorded(path, settings_of(rule, output, dataset)) is not None
-    except OSError as error:
-        raise ValueError(
-            f"out_dir={OUT_DIR.value} cannot be used ({error.strerror}): choose another folder"
-        ) from error
 
 
 def main() -> None:

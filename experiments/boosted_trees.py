@@ -31,6 +31,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from lrajax import data
 from lrajax.checks import at_least, one_of
+from lrajax.runs import records
 from lrajax.runs.commands import commandline
 
 SETS = ("digits", "breast_cancer", "wine", "synthetic", "mnist")
@@ -222,10 +223,11 @@ def main() -> None:
             one_of("dataset", name, SETS)
         if "mnist" in DATASET.value:
             load("mnist", 0)
+        folder = pathlib.Path(OUT_DIR.value) / "boosted_trees"
+        with records.usable("out_dir", OUT_DIR.value):
+            folder.mkdir(parents=True, exist_ok=True)
     except ValueError as error:
         commandline.fail(error, FLAGS)
-    folder = pathlib.Path(OUT_DIR.value) / "boosted_trees"
-    folder.mkdir(parents=True, exist_ok=True)
     for name in DATASET.value:
         rules = {}
         for rule in RULES:

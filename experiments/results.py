@@ -13,7 +13,7 @@ from paper import asides, beyond, cells, claims
 
 from lrajax import RULES
 from lrajax.runs.commands import commandline
-from lrajax.runs.records import ERRORS, extent, moments, optimizer_of, read_json
+from lrajax.runs.records import ERRORS, extent, moments, optimizer_of, read_json, usable
 
 try:
     from paper import figures
@@ -387,6 +387,15 @@ def figure(name: str, results: dict[str, dict[str, dict]]) -> list[str]:
     return [f"## {title}\n", command(name), picture, figures.numbers(name, results), alone(name)]
 
 
+def write(results: dict[str, dict[str, dict]], out: pathlib.Path) -> None:
+    """Writes RESULTS.md, and the figures beside it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(render(results))
+    for name, draw in {**figures.FIGURES, "autoencoder": figures.autoencoder}.items():
+        if results[name]:
+            figures.save(draw(results[name]), out.parent / "figures" / name)
+
+
 def main() -> None:
     """Writes RESULTS.md and the figures."""
     folder = pathlib.Path(RESULTS.value)
@@ -394,14 +403,11 @@ def main() -> None:
         results = load(folder)
         if not any(results.values()):
             raise ValueError(f"results={folder} holds no results: run reproduce.py first")
+        out = pathlib.Path(OUT.value)
+        with usable("out", out):
+            write(results, out)
     except ValueError as error:
         commandline.fail(error, FLAGS)
-    out = pathlib.Path(OUT.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render(results))
-    for name, draw in {**figures.FIGURES, "autoencoder": figures.autoencoder}.items():
-        if results[name]:
-            figures.save(draw(results[name]), out.parent / "figures" / name)
     print(f"written: {out}")
 
 

@@ -372,6 +372,22 @@ def test_bad_input_is_refused_in_one_line(flags, words, tmp_path):
     assert all(word in line for word in words), line
 
 
+@pytest.mark.parametrize(
+    ("script", "flag"),
+    [
+        ("results.py", "--out=/dev/null/x/RESULTS.md"),
+        ("autoencode.py", "--out_dir=/dev/null/x"),
+        ("boosted_trees.py", "--out_dir=/dev/null/x"),
+        ("tune.py", "--out_dir=/dev/null/x"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused_in_one_line(script, flag):
+    words = [f"--results={COMMITTED}"] if script == "results.py" else []
+    done = run(script, flag, *words)
+    reason = "cannot be used (Not a directory): choose another folder"
+    assert (done.returncode, done.stderr) == (2, f"{script}: {flag} {reason}\n")
+
+
 def test_a_damaged_result_is_named(tmp_path, monkeypatch, capsys):
     import results
 

@@ -236,15 +236,9 @@ class RunFolder:
             config["resumed"] = [*config.get("resumed", []), {"after_epoch": step, **now}]
             records.write_json(path, config)
 
-    @contextlib.contextmanager
     def _refusing(self):
         """Turns a failure before training into a line that names the flag."""
-        try:
-            yield
-        except OSError as error:
-            raise ValueError(
-                f"out_dir={self.path} cannot be used ({error.strerror}): choose another folder"
-            ) from error
+        return records.usable("out_dir", self.path)
 
     @contextlib.contextmanager
     def _remembering(self):

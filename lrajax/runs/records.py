@@ -1,5 +1,6 @@
 """What is recorded of runs: settings and versions, a line an epoch, the summary and its table."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import itertools
@@ -193,6 +194,21 @@ def _cell(value: float | None, form: str = ".2f") -> str:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never half of it."""
     checkpoint.write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def usable(name: str, path: str | pathlib.Path) -> Iterator[None]:
+    """Turns a failure at a folder or a file into a line that names the flag it came from.
+
+    Raises:
+      ValueError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{name}={path} cannot be used ({error.strerror}): choose another folder"
+        ) from error
 
 
 def read_json(path: pathlib.Path) -> Any:

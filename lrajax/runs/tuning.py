@@ -190,7 +190,7 @@ class Search:
           workers: trials that train side by side.
 
         Raises:
-          ValueError: settings that cannot be run.
+          ValueError: settings that cannot be run, or a folder that cannot be used.
         """
         self.rule, self.folder, self.seed, self.workers = lrajax.RULES[algo], folder, seed, workers
         self.programs = {}
@@ -198,8 +198,9 @@ class Search:
             settings = presets.resolve(algo, **{**fields, "opt": opt, "schedule": "cosine"})
             self.programs[opt] = Program(settings, dataset)
         self.epochs = settings.epochs
-        folder.mkdir(parents=True, exist_ok=True)
-        journal = JournalFileBackend(str(folder / "journal.log"))
+        with records.usable("out_dir", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            journal = JournalFileBackend(str(folder / "journal.log"))
         self.study = optuna.create_study(
             study_name=f"{algo} {json.dumps(fields, sort_keys=True, default=list)}",
             storage=storage or optuna.storages.JournalStorage(journal),
