@@ -31,6 +31,8 @@ def factory(function: Factory) -> Factory:
             )
         meant = {name: _meant(name, value, types.get(name)) for name, value in arguments.items()}
         algo = function(network, **meant)
+        if not isinstance(algo, Algorithm):
+            raise ValueError(f"algo={function.__name__} gave no lrajax.Algorithm, but {algo!r}")
 
         @functools.wraps(algo.init)
         def init(key):
@@ -68,7 +70,7 @@ class Hyperparameter(NamedTuple):
 
     Attributes:
       default: its value where none is given.
-      type: its annotation.
+      type: its annotation, or else its default's type.
       about: what the factory's docstring says of it, without the full stop.
     """
 
@@ -116,7 +118,9 @@ class Rule(NamedTuple):
         """The factory's keyword arguments, in its order."""
         types, texts = typing.get_type_hints(self.factory), _arguments(_doc(self.factory))
         return {
-            name: Hyperparameter(parameter.default, types.get(name), texts.get(name, ""))
+            name: Hyperparameter(
+                parameter.default, types.get(name, type(parameter.default)), texts.get(name, "")
+            )
             for name, parameter in inspect.signature(self.factory).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY
         }

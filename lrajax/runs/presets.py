@@ -8,9 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import lrajax
 from lrajax.checks import one_of
-from lrajax.networks import FOR_IMAGES, NETWORKS
+from lrajax.runs import named
 from lrajax.runs.settings import (
     OPTIMIZERS,
     Settings,
@@ -42,7 +41,7 @@ class Case(NamedTuple):
         least = self.hidden_layers
         deep = least is None or (run["hidden_layers"] or 0) >= least
         names = ("algo", "opt", "dataset")
-        if self.images and run["network"] not in FOR_IMAGES:
+        if self.images and not named.for_images(run["network"]):
             return False
         return deep and all(getattr(self, name) in (None, run.get(name)) for name in names)
 
@@ -102,16 +101,15 @@ def resolve(algo: str, **given: Any) -> Settings:
     """The settings of a run: what is given, else what the table says, else the defaults.
 
     Args:
-      algo: a key of `lrajax.RULES`.
+      algo: see `Settings`.
       **given: fields of `Settings` but for `hyperparameters`, and hyperparameters of the rule.
 
     Raises:
       ValueError: an unknown rule, optimiser or network, or a hyperparameter of another rule.
         Whether the rest can be run says `Settings.check`.
     """
-    one_of("algo", algo, lrajax.RULES)
+    named.rule(algo)
     known = {"network": "mlp", "dataset": "digits", "algo": algo, **given}
-    one_of("network", known["network"], NETWORKS)
     known = {**network_sizes(known["network"]), **known}
     opt = str(given.get("opt", _said(known).get("opt")))
     one_of("opt", opt, OPTIMIZERS)

@@ -17,7 +17,7 @@ from lrajax.checks import at_least, between, one_of, positive
 from lrajax.compose import split
 from lrajax.data import Dataset
 from lrajax.data.augment import check_names
-from lrajax.networks import NETWORKS
+from lrajax.runs import named
 
 
 def normalized_sgd(lr: optax.ScalarOrSchedule) -> optax.GradientTransformation:
@@ -45,7 +45,7 @@ class Settings:
     """What determines the numbers.
 
     Attributes:
-      algo: a key of `lrajax.ALGORITHMS`.
+      algo: a key of `lrajax.RULES`, or MODULE:FUNCTION, a factory of one's own.
       opt: a key of `OPTIMIZERS`.
       lr: learning rate λ, > 0.
       dataset: a name that `lrajax.data.load` takes.
@@ -61,7 +61,7 @@ class Settings:
         the seeds; they stand in for the fields above.
       valid_size: examples held out for validation; None for the data set's default.
       split_seed: seed of the validation split.
-      network: a key of `networks.NETWORKS`.
+      network: a key of `networks.NETWORKS`, or MODULE:FUNCTION, a function of one's own.
       schedule: "constant", or "cosine": λ falls from `lr` to 0 over the run.
       weight_decay: share λ × `weight_decay` by which W, and an E that is learned, shrink at every
         step, >= 0, apart from what the optimiser makes of the updates (as in AdamW).
@@ -91,14 +91,13 @@ class Settings:
 
     def check(self) -> None:
         """Raises ValueError, naming the setting and the remedy, for what cannot be run."""
-        one_of("algo", self.algo, lrajax.RULES)
+        rule = named.rule(self.algo)
         one_of("opt", self.opt, OPTIMIZERS)
-        one_of("network", self.network, NETWORKS)
         one_of("schedule", self.schedule, SCHEDULES)
         at_least("weight_decay", self.weight_decay, 0)
         check_names(self.augment)
         fixed = [name for name, size in network_sizes(self.network).items() if size is None]
-        if lrajax.RULES[self.algo].clipped and self.activation != "tanh":
+        if rule.clipped and self.activation != "tanh":
             raise ValueError(
                 f"activation={self.activation} is not a setting of algo={self.algo}, whose units "
                 "are clipped to [0, 1]: drop it"
@@ -118,7 +117,7 @@ class Settings:
         for combination in itertools.product(*self.sweep.values()):
             values = dict(zip(self.sweep, combination, strict=True))
             positive("lr", values.get("lr", self.lr))
-            side = networks.FOR_IMAGES.get(self.network, 1)
+            side = named.trial_side(self.network)
             self.make_algorithm((side, side), 2, values)
 
     def runs(self) -> list[dict[str, float]]:
@@ -157,7 +156,7 @@ class Settings:
         given = {name: size for name, size in sizes.items() if size is not None}
         # Units that fire with a probability answer with it where nothing is drawn.
         activation = "sigmoid" if self.activation == BERNOULLI else self.activation
-        make = NETWORKS[self.network]
+        make = named.network(self.network)
         return make(image_shape, num_classes, activation=activation, **given)
 
     def make_algorithm(
@@ -165,7 +164,7 @@ class Settings:
     ) -> lrajax.Algorithm:
         """The rule on its network, with swept values that may be traced."""
         network = self.make_network(image_shape, num_classes)
-        rule = lrajax.RULES[self.algo]
+        rule = named.rule(self.algo)
         arguments = {
             name: initializers.parse(value, name)
             if rule.hyperparameters[name].type == Initializer
@@ -204,7 +203,7 @@ class Settings:
     def _decays(self, network: lrajax.Network, params: lrajax.Params) -> lrajax.Params:
         """True for what decays: weights, but no bias, no gain and no E that stays as drawn."""
         weights = lrajax.Params(*zip(*map(_weights, network.layers, *params), strict=True))
-        if not lrajax.RULES[self.algo].fixed_feedback:
+        if not named.rule(self.algo).fixed_feedback:
             return weights
         return weights._replace(feedback=jax.tree.map(lambda _: False, weights.feedback))
 
@@ -234,7 +233,7 @@ def _paths(tree: PyTree) -> set[tuple]:
 
 def network_sizes(network: str) -> dict[str, int | None]:
     """The hidden layers and the width that a network has by default, None where it has its own."""
-    parameters = inspect.signature(NETWORKS[network]).parameters
+    parameters = inspect.signature(named.network(network)).parameters
     return {
         name: parameters[name].default if name in parameters else None
         for name in ("hidden_layers", "width")
@@ -252,13 +251,13 @@ def defaults(algo: str) -> dict[str, Any]:
     """The hyperparameters of a rule and their defaults, initialisers as text."""
     return {
         name: str(one.default) if one.type == Initializer else one.default
-        for name, one in lrajax.RULES[algo].hyperparameters.items()
+        for name, one in named.rule(algo).hyperparameters.items()
     }
 
 
 def check_owner(algo: str, name: str) -> None:
     """Raises ValueError if `name` is not a hyperparameter of the rule `algo`."""
-    owners = [rule.name for rule in lrajax.RULES.values() if name in rule.hyperparameters]
+    owners = [rule.name for rule in named.rules(algo) if name in rule.hyperparameters]
     if algo not in owners:
         of = f", only of {', '.join(owners)}" if owners else ""
         raise ValueError(f"{name}= is not a setting of algo={algo}{of}: drop it")

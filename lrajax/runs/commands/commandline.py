@@ -48,7 +48,7 @@ def program() -> str:
     return pathlib.Path(sys.argv[0]).name
 
 
-def fail(error: Exception, values: flags.FlagValues) -> NoReturn:
+def fail(error: Exception, values: flags.FlagValues | Sequence[str]) -> NoReturn:
     """Says in one line what is wrong with the command, and leaves with status 2."""
     message = " ".join(str(error).split())
     # The library names arguments; on the command line they are flags.

@@ -9,7 +9,7 @@ from absl import flags
 import lrajax
 from lrajax import data
 from lrajax.networks import NETWORKS
-from lrajax.runs import presets, settings
+from lrajax.runs import named, presets, settings
 from lrajax.runs.commands import train_flags
 
 EXAMPLES = """\
@@ -81,8 +81,14 @@ def list_text() -> str:
         _entry("(another)", "an image-classification set prepared by tensorflow-datasets"),
     )
     sections = {
-        "Rules, --algo": map(_rule, lrajax.RULES.values()),
-        "Networks, --network": map(_network, NETWORKS),
+        "Rules, --algo": (
+            *map(_rule, lrajax.RULES.values()),
+            _entry(named.OWN, "a factory of one's own: docs/howto/new_rule.md"),
+        ),
+        "Networks, --network": (
+            *map(_network, NETWORKS),
+            _entry(named.OWN, "a function of one's own: docs/howto/other_networks.md"),
+        ),
         "Optimisers, --opt": optimizers,
         "Data sets, --dataset": (*sets, *other),
     }

@@ -156,6 +156,9 @@ def begin(argv: Sequence[str]) -> NoReturn:
     if text := helptext.answer(argv):
         print(text)
         sys.exit()
-    values = train_flags.define()
+    try:
+        values = train_flags.define(train_flags.own_rule(argv))
+    except ValueError as error:
+        commandline.fail(error, ("algo",))
     commandline.parse_flags(argv, values)
     sys.exit(main(values))

@@ -20,9 +20,9 @@ import lrajax
 from lrajax import data
 from lrajax.algorithms import Hyperparameter
 from lrajax.base import Initializer
-from lrajax.checks import between, one_of
+from lrajax.checks import between
 from lrajax.networks import NETWORKS
-from lrajax.runs import presets
+from lrajax.runs import named, presets
 from lrajax.runs.commands import commandline
 from lrajax.runs.settings import OPTIMIZERS, SCHEDULES, Settings
 
@@ -43,8 +43,15 @@ class Numbers(flags.ArgumentParser):
         return found
 
 
-def define() -> flags.FlagValues:
-    """The command's flags, not yet parsed. A setting that is None is not given."""
+def define(algo: str = "") -> flags.FlagValues:
+    """The command's flags, not yet parsed. A setting that is None is not given.
+
+    Args:
+      algo: a rule of one's own, MODULE:FUNCTION, whose hyperparameters are flags too.
+
+    Raises:
+      ValueError: there is no such rule, or a hyperparameter of it is called as another flag is.
+    """
     values = flags.FlagValues()
 
     def text(name, about, default=None):
@@ -65,9 +72,9 @@ def define() -> flags.FlagValues:
     def numbers(name, about):
         flags.DEFINE(Numbers(), name, None, about, flag_values=values)
 
-    text("algo", f"learning rule: {', '.join(lrajax.RULES)}", "lra_e")
+    text("algo", f"learning rule: {', '.join(lrajax.RULES)}, or {named.OWN}", "lra_e")
     path("preset", "file of settings that lrajax tune chose; what other flags say goes before it")
-    text("network", f"{', '.join(NETWORKS)}; default: mlp")
+    text("network", f"{', '.join(NETWORKS)}, or {named.OWN}; default: mlp")
     integer("hidden_layers", "of dense networks: how many; default: 3")
     integer("width", "units in each, 256; of networks for images: feature maps")
     text("activation", "of the hidden layers; bernoulli: units that fire at random; default: tanh")
@@ -100,9 +107,11 @@ def define() -> flags.FlagValues:
     path("out_dir", "folder for the run's files; default: none kept")
     integer("checkpoint_every", "epochs between checkpoints", 1)
     by_type = {bool: switch, int: integer, float: number, Sequence[float]: numbers}
-    for name, owners in hyperparameters().items():
+    for name, owners in hyperparameters(algo).items():
+        if name in values:
+            raise ValueError(f"algo={algo}: its {name} is another flag's name: call it otherwise")
         kind = without_none(next(iter(owners.values())).type)
-        define_one = numbers if name in swept() else by_type.get(kind, text)
+        define_one = numbers if name in swept(algo) else by_type.get(kind, text)
         define_one(name, about(owners))
     integer("num_devices", "devices to split runs or mini-batches over; default: what divides them")
     flags.DEFINE_enum(
@@ -121,24 +130,30 @@ def define() -> flags.FlagValues:
     return values
 
 
+def own_rule(argv: Sequence[str]) -> str:
+    """The MODULE:FUNCTION that the words of a command line give for --algo, or nothing."""
+    found = re.findall(r"^--?algo[=\n](.*:.*)$", "\n".join(argv), re.MULTILINE)
+    return found[-1] if found else ""
+
+
 def without_none(type_: Any) -> Any:
     """Of `float | None` float."""
     members = typing.get_args(type_)
     return members[0] if type(None) in members else type_
 
 
-def hyperparameters() -> dict[str, dict[str, Hyperparameter]]:
-    """The hyperparameters of all rules by name, each by the rules that have it."""
+def hyperparameters(algo: str = "") -> dict[str, dict[str, Hyperparameter]]:
+    """The hyperparameters of all rules, of `algo` too, by name, each by the rules that have it."""
     found: dict[str, dict[str, Hyperparameter]] = defaultdict(dict)
-    for rule in lrajax.RULES.values():
+    for rule in named.rules(algo):
         for name, one in rule.hyperparameters.items():
             found[name][rule.name] = one
     return dict(sorted(found.items()))
 
 
-def swept() -> set[str]:
+def swept(algo: str = "") -> set[str]:
     """What takes several numbers."""
-    return {"lr"}.union(*(rule.traced for rule in lrajax.RULES.values()))
+    return {"lr"}.union(*(rule.traced for rule in named.rules(algo)))
 
 
 def read_preset(path: str, algo: str) -> dict[str, Any]:
@@ -156,7 +171,7 @@ def read_preset(path: str, algo: str) -> dict[str, Any]:
         ) from error
     if of != algo:
         raise ValueError(f"preset={path} is of {of}: write --algo={of}")
-    numbers = swept() & chosen.keys()
+    numbers = swept(algo) & chosen.keys()
     return {name: (value,) if name in numbers else value for name, value in chosen.items()}
 
 
@@ -179,16 +194,16 @@ def settings(values: flags.FlagValues) -> Settings:
     Raises:
       ValueError: they cannot be run.
     """
-    one_of("algo", values.algo, lrajax.RULES)
+    named.rule(values.algo)
     between("num_seeds", values.num_seeds, 1, 100_000)
-    names = (*(field.name for field in dataclasses.fields(Settings)), *hyperparameters())
+    names = (*(field.name for field in dataclasses.fields(Settings)), *hyperparameters(values.algo))
     given: dict[str, Any] = {name: values[name].value for name in names if name in values}
     given = {name: value for name, value in given.items() if value is not None}
     if "augment" in given:
         given["augment"] = tuple(given["augment"])
     if values.preset:
         given = {**read_preset(values.preset, values.algo), **given}
-    several = {name: value for name, value in given.items() if name in swept()}
+    several = {name: value for name, value in given.items() if name in swept(values.algo)}
     made = presets.resolve(
         **{**given, **{name: value[0] for name, value in several.items()}},
         sweep={name: value for name, value in several.items() if len(value) > 1},

@@ -14,6 +14,7 @@ import optax
 import lrajax
 from lrajax import diagnostics, layers, losses, training
 from lrajax.data import Dataset, Examples
+from lrajax.runs import named
 from lrajax.runs.settings import Settings
 
 BATCH = 1000  # validation examples that angles and discrepancy are measured on
@@ -54,7 +55,7 @@ class Probe:
         self.network = settings.make_network(*shape)
         local_loss = settings.hyperparameters.get("local_loss", "gaussian")
         self.local_loss = losses.LOCAL_LOSSES[local_loss]
-        self.clipped = lrajax.RULES[settings.algo].clipped
+        self.clipped = named.rule(settings.algo).clipped
         self._measure = jax.jit(self._measures)
 
     def start(self, seed: int) -> lrajax.Params:
