@@ -44,7 +44,7 @@ RULES = {
             "DTP-σ",
             "Ororbia and Mali 2019, equations 9–11",
             traced={"alpha": (0.001, 1), "target_rate": (0.003, 1)},
-            plain={"alpha": 1e-30},
+            plain={"alpha": 1e-30, "sigma_loss": "corrupted"},
         ),
         Rule(
             lra_e,

@@ -20,7 +20,7 @@ from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network, Params
 from lrajax.checks import at_least
 from lrajax.noise import standard_normal
-from lrajax.steps import reduce_batch
+from lrajax.steps import mirrored, reduce_batch
 
 
 @factory
@@ -70,10 +70,10 @@ def weight_mirror(
         # A weight that a layer shares between positions answers at each of them.
         places = layers.vjp_theta(layer, theta, *one)
         examples = len(noise) if reduction == "sum" else 1
-        return {
-            name: mirror_rate * (examples * e_n - seen[name] / jnp.maximum(places[name], 1))
-            for name, e_n in e.items()
-        }
+        return jax.tree.map(
+            lambda e, seen, places: mirror_rate * (examples * e - seen / jnp.maximum(places, 1)),
+            *(e, *mirrored((e, e), (seen, places))),
+        )
 
     def calc_updates(params, lambda_):
         forward = random.calc_updates(params, lambda_).forward
