@@ -193,7 +193,7 @@ class Settings:
         rate = lr if self.schedule == "constant" else optax.cosine_decay_schedule(lr, steps)
         optimizer = OPTIMIZERS[self.opt](rate)
         share = values.get("weight_decay", self.weight_decay)
-        if isinstance(share, float) and not share:
+        if "weight_decay" not in values and not share:  # a searched one may be traced
             return optimizer
         at = rate if callable(rate) else optax.constant_schedule(rate)
         mask = functools.partial(self._decays, network)
