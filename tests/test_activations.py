@@ -36,6 +36,47 @@ def test_values_and_slopes_by_hand(text, value, slope):
     np.testing.assert_array_equal(vjp, np.array(slope, np.float32) * ERROR)
 
 
+def gelu_argument(h):
+    """Of the tanh that stands for the Gaussian's integral (Hendrycks and Gimpel 2016)."""
+    return np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)
+
+
+# phi and its derivative; those of reference.PHI are tested in test_layers.py.
+POINTWISE = {
+    "leaky_relu": (
+        lambda h: np.where(h >= 0, h, 0.01 * h),
+        lambda h: np.where(h >= 0, 1, 0.01),
+    ),
+    "gelu": (
+        lambda h: h * (1 + np.tanh(gelu_argument(h))) / 2,
+        lambda h: (
+            (1 + np.tanh(gelu_argument(h))) / 2
+            + h
+            / (2 * np.cosh(gelu_argument(h)) ** 2)
+            * np.sqrt(2 / np.pi)
+            * (1 + 3 * 0.044715 * h**2)
+        ),
+    ),
+    "silu": (
+        lambda h: h * reference.sigmoid(h),
+        lambda h: reference.sigmoid(h) * (1 + h * (1 - reference.sigmoid(h))),
+    ),
+    "elu": (
+        lambda h: np.where(h > 0, h, np.exp(h) - 1),
+        lambda h: np.where(h > 0, 1, np.exp(h)),
+    ),
+    "sine": (np.sin, np.cos),
+}
+
+
+@pytest.mark.parametrize("text", POINTWISE)
+def test_values_and_slopes_are_those_of_numpy(text):
+    phi, slope = POINTWISE[text]
+    h, (value, vjp) = np.asarray(H, np.float64), value_and_vjp(text)
+    np.testing.assert_allclose(value, phi(h), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(vjp, slope(h) * ERROR, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("text", ["sign_ste", "threshold_ste"])
 def test_a_straight_through_activation_has_slope_1_up_to_the_edge(text):
     slope = jax.vmap(jax.grad(layers.ACTIVATIONS[text]))(jnp.array([-1.01, -0.99, 0.99, 1.01]))

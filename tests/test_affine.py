@@ -18,16 +18,24 @@ CONVS = [
     ((5, 7, 2), 3, 2, 1, 2),
     ((6, 5, 1), 2, 4, 2, 3),
 ]
+# and (padding, dilation, groups)
+WIDER = [
+    ((5, 6, 2), 3, 3, 1, 1, "VALID", 1, 1),
+    ((6, 7, 2), 4, 2, 2, 1, "VALID", 2, 2),
+    ((7, 5, 4), 6, 3, 1, 2, "SAME", 2, 2),
+    ((5, 4, 3), 3, 2, 2, 1, "SAME", 3, 3),
+]
 LOCAL = [((4, 3, 2), 3, 3, 1), ((5, 4, 1), 2, 2, 2)]
 
 
-def make(in_shape, features, kernel, stride, pool=None):
-    if pool is None:
+def make(in_shape, features, kernel, stride, *wider):
+    if not wider:
         return layers.locally_connected(in_shape, features, kernel, stride=stride)
-    return layers.conv(in_shape, features, kernel, stride=stride, pool=pool)
+    options = dict(zip(("pool", "padding", "dilation", "groups"), wider, strict=False))
+    return layers.conv(in_shape, features, kernel, stride=stride, **options)
 
 
-every_layer = pytest.mark.parametrize("arguments", CONVS + LOCAL)
+every_layer = pytest.mark.parametrize("arguments", CONVS + WIDER + LOCAL)
 
 
 KEY = jax.random.key(0)
@@ -59,22 +67,32 @@ def case(arguments):
     return layer, theta, (z, delta, down), products()
 
 
-def windows(image, kernel, stride):
-    """(row, column, window) for every position; SAME padding, the odd pixel after the image."""
+def windows(image, kernel, stride, padding="SAME", dilation=1):
+    """(row, column, window) for every position; SAME padding has its odd pixel after the image."""
     height, width, _ = image.shape
-    rows, columns = math.ceil(height / stride), math.ceil(width / stride)
-    top = max((rows - 1) * stride + kernel - height, 0) // 2
-    left = max((columns - 1) * stride + kernel - width, 0) // 2
-    padded = np.zeros((height + 3 * kernel, width + 3 * kernel, image.shape[2]))
+    span = (kernel - 1) * dilation + 1
+    top, left, rows, columns = 0, 0, (height - span) // stride + 1, (width - span) // stride + 1
+    if padding == "SAME":
+        rows, columns = math.ceil(height / stride), math.ceil(width / stride)
+        top = max((rows - 1) * stride + span - height, 0) // 2
+        left = max((columns - 1) * stride + span - width, 0) // 2
+    padded = np.zeros((height + 3 * span, width + 3 * span, image.shape[2]))
     padded[top : top + height, left : left + width] = image
     for row in range(rows):
         for column in range(columns):
             i, j = row * stride, column * stride
-            yield row, column, padded[i : i + kernel, j : j + kernel]
+            yield row, column, padded[i : i + span : dilation, j : j + span : dilation]
 
 
-def pre_of_conv(w, b, image, kernel, stride, pool):
-    h = {(r, c): np.tensordot(x, w, 3) + b for r, c, x in windows(image, kernel, stride)}
+def pre_of_conv(w, b, image, kernel, stride, pool, padding="SAME", dilation=1, groups=1):
+    # Each feature map sees the channels of its group: elsewhere a whole kernel is zero.
+    per_group = len(b) // groups
+    whole = np.zeros((kernel, kernel, image.shape[2], len(b)))
+    for f in range(len(b)):
+        first = f // per_group * w.shape[2]
+        whole[:, :, first : first + w.shape[2], f] = w[..., f]
+    cut = windows(image, kernel, stride, padding, dilation)
+    h = {(r, c): np.tensordot(x, whole, 3) + b for r, c, x in cut}
     rows, columns = (1 + max(position[i] for position in h) for i in (0, 1))
     pooled = np.zeros((rows // pool, columns // pool, len(b)))
     for r in range(rows // pool):
@@ -98,17 +116,33 @@ def close(actual, expected):
 @every_layer
 def test_pre_activity_equals_the_loops(arguments):
     layer, theta, (z, _, _), products = case(arguments)
-    slow = pre_of_conv if len(arguments) == 5 else pre_of_local
+    slow = pre_of_local if len(arguments) == 4 else pre_of_conv
     expected = [slow(theta["w"], theta["b"], image, *arguments[2:]) for image in z]
     assert layer.out_shape == expected[0].shape
     close(products["pre"], np.array(expected))
+
+
+@pytest.mark.parametrize("arguments", [w for w in WIDER if w[4] == 1])
+def test_convolutions_are_those_of_xla(arguments):
+    _, theta, (z, _, _), products = case(arguments)
+    stride, _, padding, dilation, groups = arguments[3:]
+    expected = jax.lax.conv_general_dilated(
+        z,
+        theta["w"],
+        (stride, stride),
+        padding,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    close(products["pre"], np.asarray(expected) + theta["b"])
 
 
 @every_layer
 def test_products_are_those_with_explicit_matrices(arguments):
     """The loops' own, from unit vectors: h = z M + b = w N + b."""
     layer, theta, (z, delta, down), products = case(arguments)
-    slow = pre_of_conv if len(arguments) == 5 else pre_of_local
+    slow = pre_of_local if len(arguments) == 4 else pre_of_conv
     w, b = theta["w"], np.zeros_like(theta["b"])
 
     def matrix(function, shape):
@@ -174,6 +208,14 @@ def test_bad_arguments_are_named(kind, arguments, message):
         ({"stride": 0}, "stride=0"),
         ({"pool": 0}, "pool=0"),
         ({"pool": 3, "stride": 2}, "pool=3 exceeds"),
+        ({"padding": "same"}, "padding='same' is unknown: choose one of SAME, VALID"),
+        ({"dilation": 0}, "dilation=0"),
+        (
+            {"padding": "VALID", "dilation": 2},
+            r"kernel=3 spans 5 pixels, more than in_shape=\(4, 4",
+        ),
+        ({"groups": 0}, "groups=0"),
+        ({"groups": 2}, "groups=2 must divide 1 channels and 2 features"),
         ({"activation": "tan"}, "activation='tan'"),
     ],
 )

@@ -15,11 +15,6 @@ from lrajax import layers, networks
 KEY = jax.random.key(5)
 RNG = np.random.default_rng(1)
 every_rule = pytest.mark.parametrize("name", lrajax.ALGORITHMS)
-BY_EXAMPLE = {
-    "equil_prop": {"nudge": "centred"},
-    "dtp": {"noise": 0.0},
-    "kolen_pollack": {"decay": 0.0},
-}
 
 
 def draw(*shape):
@@ -160,38 +155,61 @@ def test_a_skip_may_go_through_a_projection():
 
 @functools.cache
 def wide_network(batch_norm=False):
-    """Flat images of 4 × 4 through maxima, norms with gains, a chain and skips."""
-    first = layers.reshaped(layers.conv((4, 4, 1), 2, 2, activation="relu"), (16,))
+    """Flat images of 6 × 6 through all of it."""
+    first = layers.conv((6, 6, 1), 4, 2, padding="VALID", dilation=2, activation="relu")
     norm = layers.batch_norm if batch_norm else functools.partial(layers.group_norm, groups=2)
-    second = layers.pooled(norm(layers.conv((2, 2, 2), 2, 1)), 2)
+    second = layers.pooled(norm(layers.conv((2, 2, 4), 4, 2, groups=2)), 2)
     inner = layers.chain(
-        layers.layer_norm(layers.dense(8, 3, "gelu"), gain=True), layers.dense(3, 4)
+        layers.layer_norm(layers.dense(4, 3, "gelu"), gain=True), layers.dense(3, 8)
     )
-    third = layers.reshaped(layers.residual(inner, layers.dense(8, 4)), (2, 2, 2))
+    block = layers.standardised(layers.residual(inner, layers.dense(4, 8)))
+    third = layers.pooled(layers.reshaped(block, (1, 1, 4)), 2, "average")
+    output = layers.globally_pooled(layers.dense(2, 3, "softmax"), (2, 2, 2))
     return lrajax.Network(
-        (first, second, third, layers.dense(4, 3, "softmax")), lrajax.losses.categorical
+        (layers.reshaped(first, (36,)), second, third, layers.reshaped(output, (8,))),
+        lrajax.losses.categorical,
     )
+
+
+def plain(name, network):
+    """The rule without noise or decay."""
+    return lrajax.ALGORITHMS[name](network, **lrajax.RULES[name].plain)
+
+
+def check_parts_and_seeds(rule, network):
+    """Shapes; a mini-batch is the sum of its parts; seeds side by side are those one by one."""
+    batch = reference.make_batch(network, 4)
+    seeds = [reference.make_params(rule, seed) for seed in (0, 1)]
+    compute = functools.partial(reference.compute, rule)
+    alone = compiled(compute)
+    lambda_, updates = alone(seeds[0], batch, KEY)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, seeds[0])
+    chex.assert_tree_all_finite((lambda_, updates))
+    for field in (lambda_.h, lambda_.z, lambda_.targets, lambda_.errors):
+        assert [a.shape for a in field] == [(4, *layer.out_shape) for layer in network.layers]
+
+    # Each half twice, so that all mini-batches have one shape.
+    rows = np.array([[0, 1, 0, 1], [2, 3, 2, 3], [0, 1, 2, 3]])
+    side_by_side = (
+        jax.tree.map(lambda *a: jnp.stack(a), seeds[0], seeds[0], seeds[1]),
+        jax.tree.map(lambda a: a[rows], batch),
+    )
+    together = compiled(jax.vmap(compute, (0, 0, None)))(*side_by_side, KEY)
+    near = functools.partial(chex.assert_trees_all_close, rtol=1e-3, atol=1e-4)
+    halves = jax.tree.map(lambda a: (a[0] + a[1]) / 2, together[1].forward)
+    near(updates.forward, halves)
+    near(alone(seeds[1], batch, KEY), jax.tree.map(lambda a: a[2], together))
 
 
 @every_rule
 def test_every_rule_steps_on_every_wider_layer(name):
     network = wide_network()
-    rule = lrajax.ALGORITHMS[name](network, **BY_EXAMPLE.get(name, {}))
-    params, batch = reference.make_params(rule), reference.make_batch(network, 4)
-    compute = compiled(functools.partial(reference.compute, rule))
-    lambda_, updates = compute(params, batch, KEY)
-    chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
-    chex.assert_tree_all_finite((lambda_, updates))
-    for field in (lambda_.h, lambda_.z, lambda_.targets, lambda_.errors):
-        assert [a.shape for a in field] == [(4, *layer.out_shape) for layer in network.layers]
-    # Each half twice, so that all mini-batches have one shape.
-    halves = [
-        jax.tree.map(lambda a, half=half: a[np.array(half)], batch)
-        for half in ([0, 1] * 2, [2, 3] * 2)
-    ]
-    one, other = (compute(params, half, KEY)[1].forward for half in halves)
-    total = jax.tree.map(lambda a, b: (a + b) / 2, one, other)
-    chex.assert_trees_all_close(updates.forward, total, rtol=1e-3, atol=1e-4)
+    check_parts_and_seeds(plain(name, network), network)
+
+
+def test_shared_weights_step_by_examples_and_seeds():
+    network = networks.recurrent((3, 2), 4, width=3)
+    check_parts_and_seeds(lrajax.tied(plain("lra_e", network), (0, 0, 0, 3)), network)
 
 
 # Those whose errors come down from layer to layer. The others' come straight from the output, or

@@ -1,13 +1,14 @@
 """Layers with weights: fully connected, convolutional, locally connected."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from lrajax.base import Initializer, Layer
-from lrajax.checks import at_least
+from lrajax.checks import at_least, one_of
 from lrajax.layers.activations import Activation, parse_activation
 
 
@@ -45,34 +46,56 @@ def conv(
     *,
     stride: int = 1,
     pool: int = 1,
+    padding: str = "SAME",
+    dilation: int = 1,
+    groups: int = 1,
     activation: str | Activation = "tanh",
 ) -> Layer:
-    """A convolution of [H, W, C], with as much padding as keeps the image's size at stride 1.
+    """A convolution of [H, W, C].
 
     Pooling averages the pre-activity, before the nonlinearity. So `pre` stays linear in theta, and
-    h, z and what a rule adds to h (LRA-E's displacement) share the pooled shape.
+    h, z and what a rule adds to h (LRA-E's displacement) share the pooled shape. What pools the
+    activity is `layers.pooled` around the layer above.
 
     Args:
       in_shape: (H, W, C) of the activity below.
       features: feature maps, the output's last dimension.
-      kernel: side of the kernel; w is [kernel, kernel, C, features], b is [features].
+      kernel: side of the kernel; w is [kernel, kernel, C / groups, features], b is [features].
       stride: pixels from one window to the next.
       pool: side of the blocks that are averaged; what does not fill a last block is dropped.
+      padding: "SAME", as much as keeps the image's size at stride 1, or "VALID", none.
+      dilation: pixels from one of a window to the next.
+      groups: of neighbouring channels; each feature map sees one, neighbouring maps the same.
       activation: as `parse_activation` takes it.
 
     Raises:
-      ValueError: a shape or a size that makes no layer, or an unknown activation.
+      ValueError: a shape or a size that makes no layer, or an unknown padding or activation.
     """
-    _check_image(in_shape, features, kernel, stride)
-    at_least("pool", pool, 1)
-    height, width = (side // pool for side in _sides(in_shape, stride))
+    _check_image(in_shape, features, kernel=kernel, stride=stride, pool=pool, dilation=dilation)
+    one_of("padding", padding, ("SAME", "VALID"))
+    over = _Windows(kernel, stride, padding, dilation)
+    sides = over.sides(in_shape)
+    if min(sides) < 1:
+        raise ValueError(
+            f"kernel={kernel} spans {over.span} pixels, more than in_shape={tuple(in_shape)} has: "
+            "choose padding='SAME'"
+        )
+    height, width = (side // pool for side in sides)
     if not height * width:
-        raise ValueError(f"pool={pool} exceeds the {_sides(in_shape, stride)} of the feature maps")
-    shape = (kernel, kernel, in_shape[2], features)
+        raise ValueError(f"pool={pool} exceeds the {sides} of the feature maps")
+    channels = in_shape[2]
+    at_least("groups", groups, 1)
+    if channels % groups or features % groups:
+        raise ValueError(f"groups={groups} must divide {channels} channels and {features} features")
+    shape = (kernel, kernel, channels // groups, features)
 
     def product(w, z):
         # Averaging before the product needs pool² times fewer multiplications than after it.
-        return jnp.tensordot(_windows(z, kernel, stride, pool), w, 3)
+        windows = _cut(z, over, pool)
+        if groups == 1:
+            return jnp.tensordot(windows, w, 3)
+        grouped, kernels = (a.reshape(*a.shape[:-1], groups, -1) for a in (windows, w))
+        return jnp.einsum("hwijgc,ijcgf->hwgf", grouped, kernels).reshape(height, width, features)
 
     return _affine(
         in_shape,
@@ -105,8 +128,9 @@ def locally_connected(
     Raises:
       ValueError: see `conv`.
     """
-    _check_image(in_shape, features, kernel, stride)
-    sides = _sides(in_shape, stride)
+    _check_image(in_shape, features, kernel=kernel, stride=stride)
+    over = _Windows(kernel, stride)
+    sides = over.sides(in_shape)
     shape = (kernel, kernel, in_shape[2], features)
 
     def draw(key, initializer):
@@ -114,7 +138,7 @@ def locally_connected(
         return jax.vmap(jax.vmap(lambda key: initializer(key, shape)))(keys)
 
     def product(w, z):
-        return jnp.einsum("hwijc,hwijcf->hwf", _windows(z, kernel, stride), w)
+        return jnp.einsum("hwijc,hwijcf->hwf", _cut(z, over), w)
 
     out_shape = (*sides, features)
     return _affine(
@@ -142,21 +166,39 @@ def _affine(
     )
 
 
-def _check_image(in_shape: tuple[int, ...], features: int, kernel: int, stride: int) -> None:
+def _check_image(in_shape: tuple[int, ...], features: int, **sizes: int) -> None:
     if len(in_shape) != 3 or min(in_shape) < 1:
         raise ValueError(f"in_shape={tuple(in_shape)} must be (H, W, C)")
-    for name, value in {"features": features, "kernel": kernel, "stride": stride}.items():
+    for name, value in {"features": features, **sizes}.items():
         at_least(name, value, 1)
 
 
-def _sides(in_shape: tuple[int, ...], stride: int) -> tuple[int, int]:
-    """Height and width after a stride, with SAME padding."""
-    height, width, _ = in_shape
-    return -(-height // stride), -(-width // stride)
+class _Windows(NamedTuple):
+    """The windows of an image that a kernel is laid over; see `conv`."""
+
+    kernel: int
+    stride: int
+    padding: str = "SAME"
+    dilation: int = 1
+
+    @property
+    def span(self) -> int:
+        """Side of a window in pixels, those between its own included."""
+        return (self.kernel - 1) * self.dilation + 1
+
+    def pads(self, in_shape: tuple[int, ...]) -> list[tuple[int, int]]:
+        """Pixels before and after each side."""
+        sizes = in_shape[:2], (self.span,) * 2, (self.stride,) * 2
+        return list(jax.lax.padtype_to_pads(*sizes, self.padding))
+
+    def sides(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """How many there are along height and width; below 1 where none fits."""
+        padded = (n + sum(pads) for n, pads in zip(in_shape, self.pads(in_shape), strict=False))
+        return tuple((side - self.span) // self.stride + 1 for side in padded)
 
 
-def _windows(image: Array, kernel: int, stride: int, pool: int = 1) -> Array:
-    """The windows of an image [H, W, C] under SAME padding, averaged over blocks of pool × pool.
+def _cut(image: Array, over: _Windows, pool: int = 1) -> Array:
+    """The windows of an image [H, W, C], averaged over blocks of pool × pool.
 
     Sliced, so that what follows is a matrix product: XLA has a quick one for many seeds at once
     and for weight gradients, on CPUs too, which does not hold of its convolutions.
@@ -164,15 +206,16 @@ def _windows(image: Array, kernel: int, stride: int, pool: int = 1) -> Array:
     Returns:
       [H', W', kernel, kernel, C]; windows that do not fill a last block are dropped.
     """
-    pads = jax.lax.padtype_to_pads(image.shape[:2], (kernel,) * 2, (stride,) * 2, "SAME")
-    windows = jnp.pad(image, (*pads, (0, 0)))
+    windows = jnp.pad(image, (*over.pads(image.shape), (0, 0)))
     # The average of a block of windows is a window of the averaged image, which is far smaller.
     for axis in range(2):
-        length = windows.shape[axis] - (pool - 1) * stride
-        first, *others = _slices(windows, axis, range(0, pool * stride, stride), length)
+        length = windows.shape[axis] - (pool - 1) * over.stride
+        starts = range(0, pool * over.stride, over.stride)
+        first, *others = _slices(windows, axis, starts, length)
         windows = sum(others, start=first) / pool
-    for axis, side in enumerate(_sides(image.shape, stride)):
-        slices = _slices(windows, axis, range(kernel), side // pool, stride * pool)
+    starts = range(0, over.span, over.dilation)
+    for axis, side in enumerate(over.sides(image.shape)):
+        slices = _slices(windows, axis, starts, side // pool, over.stride * pool)
         windows = jnp.stack(slices, axis=2 + axis)  # [H', W + padding, kernel, C] after the rows
     return windows
 
