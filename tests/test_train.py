@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from commands import run, run_anew
+from test_trackers import read_tensorboard
 
 from lrajax.runs.commands import train as command
 
@@ -44,7 +45,13 @@ def test_a_precision_that_a_cpu_ignores_is_said_to_be_ignored():
 
 
 def test_files_agree_with_each_other(tmp_path):
-    done = ok("--algo=dtp_sigma", *SMALL, "--epochs=3", "--num_seeds=2", f"--out_dir={tmp_path}")
+    flags = (
+        "--epochs=3",
+        "--num_seeds=2",
+        f"--out_dir={tmp_path}",
+        f"--tensorboard={tmp_path}/logs",
+    )
+    done = ok("--algo=dtp_sigma", *SMALL, *flags)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((tmp_path / "summary.json").read_text())
     config = json.loads((tmp_path / "config.json").read_text())
@@ -59,6 +66,8 @@ def test_files_agree_with_each_other(tmp_path):
         assert best == 1 + int(np.argmin(valid))
         assert summary["valid_error"][i] == valid[best - 1]
         assert summary["test_error"][i] == lines[best - 1]["test_error"][i]
+        events = read_tensorboard(tmp_path / "logs" / f"{tmp_path.name}_seed={i}")
+        assert events == dict(enumerate(valid, 1))
     assert summary["test_error_mean"] == pytest.approx(np.mean(summary["test_error"]))
     assert summary["test_error_std"] == pytest.approx(np.std(summary["test_error"], ddof=1))
     assert f"{summary['test_error_mean']:.2f}" in done.stdout

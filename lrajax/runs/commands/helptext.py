@@ -35,6 +35,7 @@ GROUPS = {
         "epochs",
     ),
     "How often, and where to": ("seed", "num_seeds", "out_dir", "checkpoint_every"),
+    "Trackers, besides": ("tensorboard", "wandb", "mlflow"),
     "Settings of the rules (of some rules only; --list shows whose)": (),
     "The machine": (),
 }

@@ -9,6 +9,7 @@ config.json, metrics.jsonl, summary.json and the best parameters, and the same c
 it was interrupted.
 """
 
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -20,17 +21,19 @@ from tqdm import tqdm
 
 from lrajax import data, training
 from lrajax.checks import at_least
-from lrajax.runs import placement, records
+from lrajax.runs import placement, records, trackers
 from lrajax.runs.commands import commandline, helptext, train_flags
 from lrajax.runs.experiment import Experiment
 from lrajax.runs.folder import RunFolder
 from lrajax.runs.interruption import Interruption
 from lrajax.runs.settings import Settings
+from lrajax.runs.trackers import TRACKERS, Trackers
 
 
 def train(
     experiment: Experiment,
     folder: RunFolder | None,
+    tracked: Trackers,
     run: training.Run,
     done: int,
     interruption: Interruption,
@@ -56,6 +59,7 @@ def train(
             on_host = experiment.on_host(run) if due else None
             if folder:
                 folder.write_epoch(epoch, on_host)
+        tracked.write(epoch)
         if jax.process_index() == 0:
             for message in records.divergences(experiment.settings, epoch):
                 say(message)
@@ -63,6 +67,7 @@ def train(
         if stops:
             break
     bar.close()
+    tracked.close()
     return run, signal
 
 
@@ -106,6 +111,8 @@ def main(values: flags.FlagValues) -> int:
     try:
         settings = train_flags.settings(values)
         at_least("checkpoint_every", values.checkpoint_every, 1)
+        folders = {name: str(values[name].value) for name in TRACKERS if values[name].value}
+        trackers.check(folders)
         placement.join_processes(
             values.coordinator, values.num_processes, values.process_id, values.timeout
         )
@@ -131,10 +138,12 @@ def main(values: flags.FlagValues) -> int:
         if folder:
             folder.open()
             done, run = folder.resume(jax.eval_shape(experiment.start))
+        title = pathlib.Path(values.out_dir or settings.algo).absolute().name
+        tracked = Trackers(folders if jax.process_index() == 0 else {}, settings, title, done, say)
     except ValueError as error:
         commandline.fail(error, values)
     done, run = experiment.resume(done, run)
-    run, signal = train(experiment, folder, run, done, interruption, values)
+    run, signal = train(experiment, folder, tracked, run, done, interruption, values)
     status = finish(experiment, folder, run, signal)
     if folder:
         folder.close()

@@ -106,6 +106,9 @@ def define(algo: str = "") -> flags.FlagValues:
     integer("num_seeds", "runs trained together, seeds --seed and up", 1)
     path("out_dir", "folder for the run's files; default: none kept")
     integer("checkpoint_every", "epochs between checkpoints", 1)
+    path("tensorboard", "folder for TensorBoard's event files, written while training")
+    path("wandb", "folder for W&B's files; sent while training if WANDB_MODE=online")
+    path("mlflow", "folder for MLflow's local store")
     by_type = {bool: switch, int: integer, float: number, Sequence[float]: numbers}
     for name, owners in hyperparameters(algo).items():
         if name in values:
