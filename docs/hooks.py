@@ -42,6 +42,12 @@ def on_page_markdown(markdown, page, **_):
 
 def _math(match):
     latex, *number = re.split(r"\\tag\{(\d+)\}", match[1])
+    # Each part by itself, for no browser breaks an equation into lines.
+    parts = [convert(part.strip(), display="block") for part in latex.split("\\qquad")]
     label = f"<span>({number[0]})</span>" if number else ""
-    style = "display: flex; align-items: center; gap: 1em; overflow-x: auto; margin: 0.8em 0"
-    return f'<div style="{style}">{convert(latex.strip(), display="block")}{label}</div>'
+    return f'<div class="equation">{"".join(map(_inline, parts))}{label}</div>'
+
+
+def _inline(equation):
+    """Beside others, and as large as by itself."""
+    return equation.replace('display="block"', 'display="inline" displaystyle="true"')

@@ -35,7 +35,8 @@ class IndexedBatch(NamedTuple):
     """A mini-batch that knows which examples are in it, for rules with a state of each example.
 
     Attributes:
-      x, y: as in `Batch`.
+      x: as in `Batch`.
+      y: as in `Batch`.
       rows: int32 [B], where they stand in the training set, each at most once.
     """
 
@@ -101,7 +102,8 @@ class Layer(NamedTuple):
     they are not, it does without, as a norm does with the statistics of the mini-batch.
 
     Attributes:
-      in_shape, out_shape: shapes of the activity below and of this layer's, without the batch.
+      in_shape: shape of the activity below, without the batch.
+      out_shape: shape of this layer's.
       init: `(key, initializer) -> theta`, forward parameters.
       init_feedback: `(key, initializer) -> e`, feedback weights: a dictionary that shares its
         names, shapes and orientation with the entries of theta that it mirrors.
@@ -149,11 +151,15 @@ class Loss(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Layers, first to last, and the loss at the output.
+    """What a rule trains.
 
     Any loss goes with any activation of the last layer that it is defined for. With its canonical
     link, softmax for the categorical, sigmoid for the Bernoulli, identity for the half squared, the
     output's error dL/dh is z - y.
+
+    Attributes:
+      layers: first to last.
+      output_loss: the loss at the output.
     """
 
     layers: tuple[Layer, ...]

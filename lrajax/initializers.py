@@ -70,13 +70,15 @@ def unit_gain(beta: float) -> Scheme:
     return Scheme(f"unit_gain:{beta}", jax.nn.initializers.orthogonal(1 / (2 * beta)))
 
 
-# What every rule but LRA-E starts from.
 GLOROT = glorot()
+"""What every rule but LRA-E starts from."""
 
 # For LRA-E the paper says "zero-mean Gaussian (variance of 0.05)". Taken as the standard deviation
 # for W and as the variance for E it reproduces the tables; see docs/evidence/lra_e.md.
 LRA_W = gaussian(0.05)
+"""LRA-E's W."""
 LRA_E = gaussian(math.sqrt(0.05))
+"""LRA-E's E."""
 
 INITIALIZERS: dict[str, Callable[..., Scheme]] = {
     "gaussian": gaussian,
@@ -85,6 +87,7 @@ INITIALIZERS: dict[str, Callable[..., Scheme]] = {
     "orthogonal": orthogonal,
     "unit_gain": unit_gain,
 }
+"""What makes a scheme, by the name that `parse` knows."""
 
 
 def parse(text: str, name: str = "initializer") -> Scheme:

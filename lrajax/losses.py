@@ -77,3 +77,4 @@ half_squared = _loss(
 )
 
 LOCAL_LOSSES = {"gaussian": gaussian, "cauchy": cauchy}
+"""What LRA-E compares an activity with its target by, by name."""

@@ -311,6 +311,7 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "vgg7": vgg7,
     "vgg9": vgg9,
 }
+"""What `--network` names: functions of the shape of an image and the number of classes."""
 # Networks that take images, and the least side in pixels: they halve it a number of times.
 FOR_IMAGES = {
     "lenet": 4,

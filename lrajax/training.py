@@ -55,7 +55,8 @@ class Best(NamedTuple):
     Attributes:
       params: the parameters as `predict` takes them, the layers' states among them.
       epoch: counted from 1; 0 before the first.
-      valid_error, test_error: in %; 100 before the first.
+      valid_error: in %; 100 before the first.
+      test_error: likewise.
     """
 
     params: Params
@@ -81,7 +82,12 @@ class Run(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Loss (nats, for the categorical) and classification error in %, each a float32 []."""
+    """What a network's answers are worth.
+
+    Attributes:
+      loss: mean, in nats for the categorical, float32 [].
+      error: of classification, in %, float32 [].
+    """
 
     loss: Array
     error: Array
@@ -96,7 +102,8 @@ class EpochMetrics(NamedTuple):
 
     Attributes:
       train: means over the epoch's mini-batches, each before its own update.
-      valid, test: at the end of the epoch.
+      valid: at the end of the epoch.
+      test: likewise.
     """
 
     train: Metrics

@@ -1,10 +1,17 @@
 """The documentation: every snippet runs, the rule of the how-to keeps its promise."""
 
+import ast
+import functools
+import importlib
+import inspect
+import itertools
 import os
 import pathlib
+import pkgutil
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -76,3 +83,55 @@ def test_the_notes_are_short_and_their_evidence_exists():
         assert f"def {name}(" in tests, name
     for name in re.findall(r"`((?:lrajax|experiments|tests|benchmarks|docs)/[\w/.]*)`", text):
         assert (ROOT / name).exists(), name
+
+
+def modules(package):
+    """A package's own modules, private ones too, those of the command line left out."""
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not re.search(r"__main__|\.runs\b", found.name):
+            yield importlib.import_module(found.name)
+
+
+def test_attributes_are_documented_by_their_names():
+    """Each by itself, for the reference makes a table of them."""
+    tuples = {
+        value
+        for module in modules(lrajax)
+        for value in vars(module).values()
+        if isinstance(value, type) and hasattr(value, "_fields") and value.__name__[0] != "_"
+        if value.__module__ == module.__name__
+    }
+    assert lrajax.Params in tuples
+    for one in tuples:
+        names = re.findall(
+            r"^  (\w.*?): ", inspect.cleandoc(one.__doc__).partition("utes:\n")[2], re.M
+        )
+        assert tuple(names) == one._fields, one
+
+
+def test_everything_public_is_in_the_reference():
+    """On the page of a module that has it; constants with a string below, or they are not shown."""
+    targets = set(re.findall(r"^::: ([\w.]+)", "\n".join(map(pathlib.Path.read_text, PAGES)), re.M))
+    shown = [module for module in modules(lrajax) if module.__name__ in targets]
+    for module in [lrajax, *modules(lrajax)]:
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if isinstance(value, types.ModuleType):
+                assert value in shown, name
+            elif f"lrajax.{name}" not in targets:
+                assert any(getattr(one, name, None) is value for one in shown), name
+                assert hasattr(value, "__qualname__") or name in described(), name
+    for module in modules(lrajax):
+        package, _, name = module.__name__.rpartition(".")
+        assert {module.__name__, package} & targets - {"lrajax"} or name.startswith("_"), name
+
+
+@functools.cache
+def described():
+    """Names of constants that a string follows."""
+    return {
+        re.match(r"\w+", ast.unparse(statement))[0]
+        for module in modules(lrajax)
+        for statement, text in itertools.pairwise(ast.parse(inspect.getsource(module)).body)
+        if isinstance(text, ast.Expr) and isinstance(statement, ast.Assign | ast.AnnAssign)
+    }

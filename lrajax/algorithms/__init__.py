@@ -96,11 +96,12 @@ RULES = {
         ),
     )
 }
+"""The records of all rules, by name."""
 
-# The factories alone, by name.
 ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
     name: rule.factory for name, rule in RULES.items()
 }
+"""The factories alone, by name."""
 
 __all__ = [
     "ALGORITHMS",

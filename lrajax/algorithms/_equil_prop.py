@@ -46,7 +46,8 @@ class Phases(NamedTuple):
 
     Attributes:
       free: states at β = 0, and the sweeps it took to reach them.
-      first, second: the phases compared: the free and the nudged one, or the two nudged ones.
+      first: of the two phases compared the free one or, of a centred nudge, the negative.
+      second: the nudged one or, of a centred nudge, the positive.
       distance: from the nudge of the first to that of the second, [].
     """
 

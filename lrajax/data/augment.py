@@ -53,6 +53,7 @@ def cutout(key: PRNGKeyArray, images: Array) -> Array:
 
 
 AUGMENTATIONS = {"flip": flip, "crop": crop, "cutout": cutout}
+"""What is done to training images at random, by name."""
 
 
 def augmentation(

@@ -34,12 +34,12 @@ class CifarSet(NamedTuple):
     """How a set is published.
 
     Attributes:
-        archive: its file name, under `URL`.
-        archive_md5: of the archive.
-        folder: that the archive holds.
-        md5: of each file, those to learn from first, the test file last.
-        label_bytes: of a record; the last of them is the label.
-        class_names: by label.
+      archive: its file name, under `URL`.
+      archive_md5: of the archive.
+      folder: that the archive holds.
+      md5: of each file, those to learn from first, the test file last.
+      label_bytes: of a record; the last of them is the label.
+      class_names: by label.
     """
 
     archive: str

@@ -8,13 +8,16 @@ import jax
 import numpy as np
 
 ENV_DATA_DIR = "LRAJAX_DATA_DIR"
+"""The environment variable that stands in for a `data_dir` that is not given."""
 MAX_BYTES = 1 << 30  # 20 times MNIST: a file that declares or holds more is not believed
 
 
 class Examples(NamedTuple):
-    """x: uint8 or float32 [N, n_features], images flattened row by row, channels last.
+    """Examples of a set.
 
-    y: int32 [N], class numbers.
+    Attributes:
+      x: uint8 or float32 [N, n_features], images flattened row by row, channels last.
+      y: int32 [N], class numbers.
     """
 
     x: np.ndarray
@@ -25,16 +28,16 @@ class Dataset(NamedTuple):
     """Three disjoint sets of examples and what is needed to interpret them.
 
     Attributes:
-        train: the examples to learn from.
-        valid: examples held out of the training set, to select the epoch by.
-        test: the set's own test examples.
-        image_shape: of one example before flattening: (28, 28), or (32, 32, 3) with colours; of
-            features that are no image, (n_features,).
-        num_classes: labels are in 0 .. num_classes - 1.
-        max_pixel: pixels divided by it are in [0, 1]: 255., for digits 16.; 1. for pixels that are
-            numbers with a fraction, which are taken as they are.
-        name: as given to `load`.
-        class_names: by label; empty where nobody named them.
+      train: the examples to learn from.
+      valid: examples held out of the training set, to select the epoch by.
+      test: the set's own test examples.
+      image_shape: of one example before flattening: (28, 28), or (32, 32, 3) with colours; of
+          features that are no image, (n_features,).
+      num_classes: labels are in 0 .. num_classes - 1.
+      max_pixel: pixels divided by it are in [0, 1]: 255., for digits 16.; 1. for pixels that are
+          numbers with a fraction, which are taken as they are.
+      name: as given to `load`.
+      class_names: by label; empty where nobody named them.
     """
 
     train: Examples
@@ -52,7 +55,14 @@ class DataError(ValueError):
 
 
 class Source(NamedTuple):
-    """What every route delivers: images [N, *image_shape], labels [N], a name for each class."""
+    """What every route delivers.
+
+    Attributes:
+      train: images [N, *image_shape] and labels [N].
+      test: likewise.
+      class_names: by label.
+      max_pixel: as in `Dataset`.
+    """
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]

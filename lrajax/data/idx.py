@@ -18,7 +18,13 @@ _UINT8 = 0x08  # the IDX type code; the official image and label files use no ot
 
 
 class IdxSet(NamedTuple):
-    """Where a set's IDX files are published, the MD5 of each *uncompressed* file, the classes."""
+    """How a set of IDX files is published.
+
+    Attributes:
+      url: of the folder.
+      md5: of each *uncompressed* file.
+      class_names: by label.
+    """
 
     url: str
     md5: dict[str, str]

@@ -25,6 +25,7 @@ WHAT = {
     **{name: f"{known.folder}/ or {known.archive}" for name, known in cifar.SETS.items()},
 }
 NAMES = ("digits", *WHAT)
+"""The sets that `load` knows by name."""
 
 
 def _official(name: str) -> idx.IdxSet | cifar.CifarSet:

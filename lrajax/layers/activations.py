@@ -82,6 +82,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "kwta": kwta(0.1),
     "divisive": divisive,
 }
+"""The activations that have a name."""
 
 
 def parse_activation(text: str | Activation) -> Activation:

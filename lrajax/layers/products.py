@@ -15,8 +15,8 @@ from jaxtyping import Array
 
 from lrajax.base import Layer, PyTree
 
-# The mapped axis, by whose index a stochastic layer tells one example from another.
 EXAMPLES = "examples"
+"""The mapped axis, by whose index a stochastic layer tells one example from another."""
 
 
 def _over_examples(function: Callable, in_axes: Any) -> Callable:

@@ -14,7 +14,8 @@ class Comparison(NamedTuple):
 
     Attributes:
       difference: mean of rule minus reference, in points.
-      low, high: its 95 % bootstrap interval.
+      low: where its 95 % bootstrap interval begins.
+      high: where it ends.
       effect: Cohen's d of the differences; None where they do not vary.
       p: of the paired t-test, with Holm's correction over the rules of a task.
     """
