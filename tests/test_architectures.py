@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import reference
 
@@ -99,6 +100,23 @@ def test_architectures_take_flat_images_and_fit_together(name, image_shape):
     assert lambda_.z[-1].shape == (2, 7)
 
 
+def test_resnet18_learns_a_mini_batch_and_predicts_by_what_it_keeps():
+    """A step lowers the loss; an example's answer does not depend on its company."""
+    network = networks.resnet18((8, 8), 3, width=1)
+    rule, optimizer = lrajax.lra_e(network, reduction="mean"), optax.sgd(0.01)
+    params, batch = reference.make_params(rule), reference.make_batch(network, 6)
+    rule = rule._replace(init=lambda key: params)
+    state = training.init_state(rule, optimizer, KEY)
+    step = compiled(training.make_train_step(rule, optimizer))
+    state, before = step(state, batch)
+    state, after = step(state, batch)
+    assert after.loss < before.loss
+    assert all(leaf.any() for leaf in jax.tree.leaves(state.layer_states))
+    predict, kept = compiled(rule.predict), training.to_predict(state)
+    alone = predict(kept, jnp.repeat(batch.x[:1], 6, axis=0))[0]
+    np.testing.assert_allclose(alone, predict(kept, batch.x)[0], rtol=1e-5)
+
+
 def test_lenet_is_the_one_of_1998_in_plan_and_can_be_wider():
     for sizes, maps in (({}, (6, 16)), ({"width": 9}, (9, 24))):
         network = networks.lenet((28, 28), 10, **sizes)
@@ -161,8 +179,6 @@ def test_bad_autoencoders_are_named(arguments, message):
 
 def test_training_takes_a_network_of_images():
     """An epoch, two seeds at once."""
-    import optax
-
     network = networks.lenet((4, 4), 3)
     rule, optimizer = lrajax.lra_e(network), optax.sgd(0.01)
     rng = np.random.default_rng(0)

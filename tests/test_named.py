@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from lrajax import data
 from lrajax.runs import presets
 from lrajax.runs.commands import report, train
 
@@ -19,6 +20,10 @@ number = 3
 
 def network(image_shape, num_classes, *, width=8, activation="tanh"):
     return lrajax.mlp((layers.size(tuple(image_shape)), width, num_classes), activation)
+
+def normed(image_shape, num_classes, *, width=8, activation="tanh"):
+    plain = network(image_shape, num_classes, width=width, activation=activation)
+    return plain._replace(layers=(layers.batch_norm(plain.layers[0]), plain.layers[1]))
 
 def bare(image_shape, num_classes):
     return network(image_shape, num_classes)
@@ -84,6 +89,19 @@ def test_ones_own_are_trained_resumed_and_reported(command, monkeypatch, capsys)
     assert command(*own, "--epochs=2")[0] == 0
     assert command(*own, "--epochs=2", "--kappa=0.6")[2].count("hyperparameters differ") == 1
     assert report.Run(pathlib.Path("own"), "own").settings.network == settings["network"]
+
+
+def test_batch_norm_predicts_with_the_running_statistics_that_are_kept(command):
+    assert command("--network=own:normed", "--algo=backprop", "--out_dir=runs")[0] == 0
+    kept = {name: a[0] for name, a in np.load("runs/best_params.npz").items()}
+    test = data.load("digits").test
+    h = test.x / 16.0 @ kept["forward/0/w"] - kept["forward/0/mean"]
+    h = h / np.sqrt(kept["forward/0/var"] + 1e-5) * kept["forward/0/gain"] + kept["forward/0/b"]
+    z = np.tanh(h) @ kept["forward/1/w"] + kept["forward/1/b"]
+    error = 100 * np.mean(z.argmax(axis=1) != test.y)
+    assert error < 85
+    summary = json.loads(pathlib.Path("runs/summary.json").read_text())
+    assert summary["test_error"] == [pytest.approx(error, abs=1e-4)]
 
 
 def test_a_record_of_ones_own_is_swept(command):
