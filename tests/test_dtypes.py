@@ -1,6 +1,7 @@
 """Numbers in other dtypes: the caller's x and y, and parameters in half precision."""
 
 import functools
+import json
 
 import chex
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import reference
+from commands import run
 
 import lrajax
 from lrajax import layers, losses, training
@@ -118,6 +120,22 @@ def test_a_run_in_bfloat16_keeps_it(optimizer):
     floats = [a.dtype for a in jax.tree.leaves((after.params, after.opt_state))]
     assert {d for d in floats if d != jnp.int32} == {jnp.dtype(jnp.bfloat16)}
     assert metrics.loss.dtype == jnp.float32  # or a mean of thousands would be worth little
+
+
+def test_a_run_asked_for_in_bfloat16_is_kept_and_goes_on_in_it(tmp_path):
+    def train(folder, epochs):
+        flags = ("--dtype=bfloat16", "--hidden_layers=1", "--width=8", "--opt=adam", "--lr=0.01")
+        done = run("train.py", *flags, f"--epochs={epochs}", f"--out_dir={tmp_path / folder}")
+        assert done.returncode == 0, done.stderr
+        with np.load(tmp_path / folder / "best_params.npz") as file:
+            dtypes = json.loads(file["dtypes.json"])
+            return {name: file[name] for name in file.files if name != "dtypes.json"}, dtypes
+
+    at_once, dtypes = train("at_once", 2)
+    train("in_turn", 1)
+    in_turn, _ = train("in_turn", 2)
+    chex.assert_trees_all_equal(in_turn, at_once)
+    assert dtypes == dict.fromkeys(at_once, "bfloat16")
 
 
 def test_a_layer_without_parameters_keeps_its_inputs_dtype():

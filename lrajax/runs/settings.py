@@ -38,6 +38,7 @@ LIMITS = {"hidden_layers": 1000, "width": 10**6, "batch_size": 10**9, "epochs": 
 SURROGATES = {"sign": "sign_ste", "threshold": "threshold_ste"}
 BERNOULLI = "bernoulli"  # the activation whose units draw
 SCHEDULES = ("constant", "cosine")  # of λ over a run
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Settings:
         step, >= 0, apart from what the optimiser makes of the updates (as in AdamW).
       augment: what is done to training images at random, keys of `lrajax.data.AUGMENTATIONS`.
       standardize: whether images are standardised by channel; None where they have colours.
+      dtype: of parameters, activities, errors and the optimiser's states, one of `DTYPES`.
     """
 
     algo: str
@@ -88,12 +90,14 @@ class Settings:
     weight_decay: float = 0.0
     augment: tuple[str, ...] = ()
     standardize: bool | None = None
+    dtype: str = "float32"
 
     def check(self) -> None:
         """Raises ValueError, naming the setting and the remedy, for what cannot be run."""
         rule = named.rule(self.algo)
         one_of("opt", self.opt, OPTIMIZERS)
         one_of("schedule", self.schedule, SCHEDULES)
+        one_of("dtype", self.dtype, DTYPES)
         at_least("weight_decay", self.weight_decay, 0)
         check_names(self.augment)
         fixed = [name for name, size in network_sizes(self.network).items() if size is None]
@@ -174,8 +178,9 @@ class Settings:
         arguments |= {name: v for name, v in values.items() if name in rule.hyperparameters}
         make: Callable[..., lrajax.Algorithm] = functools.partial(rule.factory, **arguments)
         if self.activation != BERNOULLI:
-            return make(network)
-        return lrajax.stochastic(lambda key: make(_firing(network, key)))
+            return lrajax.in_dtype(make(network), self.dtype)
+        drawing = lrajax.stochastic(lambda key: make(_firing(network, key)))
+        return lrajax.in_dtype(drawing, self.dtype)
 
     def make_reference(self, image_shape: Sequence[int], num_classes: int) -> lrajax.Algorithm:
         """Backprop on the same network, through a surrogate's slope where it has none."""

@@ -24,7 +24,7 @@ from lrajax.checks import between
 from lrajax.networks import NETWORKS
 from lrajax.runs import named, presets
 from lrajax.runs.commands import commandline
-from lrajax.runs.settings import OPTIMIZERS, SCHEDULES, Settings
+from lrajax.runs.settings import DTYPES, OPTIMIZERS, SCHEDULES, Settings
 
 WRITTEN = "glorot, orthogonal[:GAIN], gaussian:STD or unit_gain:BETA"  # initialisers
 
@@ -125,6 +125,7 @@ def define(algo: str = "") -> flags.FlagValues:
         "CPU",
         flag_values=values,
     )
+    text("dtype", f"of parameters and all that is computed: {', '.join(DTYPES)}; default: float32")
     text("coordinator", "several processes: HOST:PORT of process 0")
     integer("num_processes", "several processes: how many")
     integer("process_id", "several processes: this one, from 0")
