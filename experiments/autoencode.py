@@ -8,6 +8,11 @@ those that are there are not trained again. `python experiments/results.py --res
 --out=OUT_DIR/RESULTS.md` draws them, OUT_DIR/figures/autoencoder.png.
 """
 
+import lrajax_command
+
+if __name__ == "__main__":
+    lrajax_command.listen()  # before the seconds that imports take
+
 import itertools
 import pathlib
 from typing import Any, NamedTuple
@@ -157,12 +162,10 @@ def there(rule: str, output: str, dataset: data.Dataset) -> bool:
     """Whether a result is there already.
 
     Raises:
-      ValueError: it was made with other settings, or the folder cannot be written.
+      ValueError: it was made with other settings, or is damaged.
     """
-    path = path_of(rule, output)
-    with records.usable("out_dir", OUT_DIR.value):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return records.recorded(path, settings_of(rule, output, dataset)) is not None
+    mine = settings_of(rule, output, dataset)
+    return records.recorded(path_of(rule, output), mine, {"settings": ()}) is not None
 
 
 def main() -> None:
@@ -170,6 +173,7 @@ def main() -> None:
     try:
         at_least("epochs", EPOCHS.value, 1)
         at_least("seeds", SEEDS.value, 1)
+        records.check_writable("out_dir", OUT_DIR.value)
         dataset = data.load(DATASET.value, DATA_DIR.value)
         pairs = list(itertools.product(RULES, networks.RECONSTRUCTIONS))
         missing = [pair for pair in pairs if not there(*pair, dataset)]
@@ -178,6 +182,7 @@ def main() -> None:
     for rule, output in missing:
         result = train(Autoencoder(rule, output, dataset), f"{rule}-{output}")
         settings = settings_of(rule, output, dataset)
+        path_of(rule, output).parent.mkdir(exist_ok=True)
         records.write_json(
             path_of(rule, output), {"settings": settings, **records.versions(), **result}
         )

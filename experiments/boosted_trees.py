@@ -16,7 +16,11 @@ A tree answers for all units of a layer at once. OUT_DIR/boosted_trees/DATASET.j
 and seconds over the seeds; "frozen" layers stay as they start, and only the softmax learns.
 """
 
-import json
+import lrajax_command
+
+if __name__ == "__main__":
+    lrajax_command.listen()  # before the seconds that imports take
+
 import pathlib
 import time
 
@@ -223,9 +227,9 @@ def main() -> None:
             one_of("dataset", name, SETS)
         if "mnist" in DATASET.value:
             load("mnist", 0)
+        records.check_writable("out_dir", OUT_DIR.value)
         folder = pathlib.Path(OUT_DIR.value) / "boosted_trees"
-        with records.usable("out_dir", OUT_DIR.value):
-            folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except ValueError as error:
         commandline.fail(error, FLAGS)
     for name in DATASET.value:
@@ -244,7 +248,7 @@ def main() -> None:
             "versions": {"sklearn": sklearn.__version__},
             "rules": rules,
         }
-        (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+        records.write_json(folder / f"{name}.json", record)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """`lrajax report`, from a checkout."""
 
-from lrajax.runs.commands import report
+import lrajax_command
 
 if __name__ == "__main__":
+    lrajax_command.listen()
+    from lrajax.runs.commands import report
+
     report.run()

@@ -13,6 +13,11 @@ side by side share the work.
 `python experiments/results.py` turns results/ into RESULTS.md and the figures.
 """
 
+import lrajax_command
+
+if __name__ == "__main__":
+    lrajax_command.listen()  # before the seconds that imports take
+
 import contextlib
 import dataclasses
 import fcntl
@@ -106,7 +111,7 @@ def recorded(cell: cells.Cell) -> dict | None:
       ValueError: it was made with other settings.
     """
     return records.recorded(
-        path_of(cell), records.config(cell.settings)["settings"], but=("seeds",)
+        path_of(cell), records.config(cell.settings)["settings"], records.CELL, but=("seeds",)
     )
 
 
@@ -277,6 +282,8 @@ def main() -> None:
     try:
         chosen = chosen_cells()
         parts = in_rounds([missing_parts(cell) for cell in chosen])
+        if parts:
+            records.check_writable("out_dir", out_dir())
         for name in sorted({part.settings.dataset for part in parts}):
             load(name)
     except ValueError as error:

@@ -3,6 +3,11 @@ r"""Turns results/ into RESULTS.md and its figures.
 python experiments/results.py
 """
 
+import lrajax_command
+
+if __name__ == "__main__":
+    lrajax_command.listen()  # before the seconds that imports take
+
 import itertools
 import pathlib
 import statistics
@@ -13,7 +18,7 @@ from paper import asides, beyond, cells, claims
 
 from lrajax import RULES
 from lrajax.runs.commands import commandline
-from lrajax.runs.records import ERRORS, extent, moments, optimizer_of, read_json, usable
+from lrajax.runs.records import CELL, ERRORS, extent, moments, optimizer_of, read_record, usable
 
 try:
     from paper import figures
@@ -106,6 +111,16 @@ and one seed: RFA, DTP-σ and equilibrium propagation, which were above the pape
 """
 
 
+# What the files hold that are none of reproduce.py's cells.
+OTHERS = {
+    "autoencoder": {
+        "settings": ("algo", "output", "dataset", "sizes", "epochs"),
+        **dict.fromkeys(("test_loss", "mean_squared_error", "images", "reconstructions")),
+    },
+    "boosted_trees": {"rules": ()},
+}
+
+
 def load(folder: pathlib.Path) -> dict[str, dict[str, dict]]:
     """Every cell's record, by target and name.
 
@@ -113,8 +128,10 @@ def load(folder: pathlib.Path) -> dict[str, dict[str, dict]]:
       ValueError: a file is damaged; the message names it.
     """
     return {
-        target: {path.stem: read_json(path) for path in sorted((folder / target).glob("*.json"))}
-        for target in (*beyond.ALL_TARGETS, "autoencoder", "boosted_trees")
+        target: {
+            path.stem: read_record(path, names) for path in sorted((folder / target).glob("*.json"))
+        }
+        for target, names in (dict.fromkeys(beyond.ALL_TARGETS, CELL) | OTHERS).items()
     }
 
 

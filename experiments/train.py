@@ -1,20 +1,9 @@
 """`lrajax train`, from a checkout."""
 
-import os
-import signal
-
-
-def stop(number, _):
-    """Until the command listens for itself: an import that is broken off ends in a traceback."""
-    os.write(
-        2, f"train.py: {signal.Signals(number).name}: stopped before the first epoch\n".encode()
-    )
-    os._exit(128 + number)
-
+import lrajax_command
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    lrajax_command.listen()
     from lrajax.runs.commands import train
 
     train.run()

@@ -1,6 +1,9 @@
 """`lrajax tune`, from a checkout."""
 
-from lrajax.runs.commands import tune
+import lrajax_command
 
 if __name__ == "__main__":
+    lrajax_command.listen()
+    from lrajax.runs.commands import tune
+
     tune.run()

@@ -1,9 +1,9 @@
 """`lrajax COMMAND ...`: the commands of the package, the same as the scripts of a checkout."""
 
 import importlib
-import os
-import signal
 import sys
+
+import lrajax_command
 
 COMMANDS = {
     "train": "train a network with one learning rule",
@@ -25,16 +25,8 @@ def main() -> None:
         print(f"lrajax: {name!r} is no command\n{usage}", file=sys.stderr)
         sys.exit(2)
     sys.argv[:2] = [f"lrajax {name}"]
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    lrajax_command.listen()
     importlib.import_module(f"lrajax.runs.commands.{name}").run()
-
-
-def _stop(number, _):
-    """Until the command listens for itself; broken off, an import would fail with a traceback."""
-    line = f"{sys.argv[0]}: {signal.Signals(number).name}: stopped before it began\n"
-    os.write(2, line.encode())
-    os._exit(128 + number)
 
 
 if __name__ == "__main__":

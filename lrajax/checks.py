@@ -62,6 +62,20 @@ def whole(name: str, value: Any) -> int:
     return int(given)
 
 
+def count(name: str, value: Any) -> int:
+    """The whole number above 0 that is meant; ValueError for any other value."""
+    given = whole(name, value)
+    at_least(name, given, 1)
+    return given
+
+
+def counts(name: str, values: Any) -> list[int]:
+    """Several of them; ValueError for what is no sequence too."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValueError(f"{name}={values!r} must be several whole numbers, as in (784, 256, 10)")
+    return [count(name, value) for value in values]
+
+
 def number(name: str, value: Any) -> Any:
     """The number that is meant by 0.001 or "1e-3"; arrays and traced values stay as they are."""
     if isinstance(value, str):

@@ -19,7 +19,7 @@ Unit = Callable[[Array, Array], Array]
 
 
 def _per_example(terms: Array) -> Array:
-    return terms.reshape(terms.shape[0], -1).sum(axis=1)
+    return terms.sum(axis=tuple(range(1, terms.ndim)))
 
 
 def _above_zero(z: Array) -> Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from lrajax import layers, losses
 from lrajax.base import Layer, Network
-from lrajax.checks import one_of, whole
+from lrajax.checks import counts, one_of
 
 ALWAYS_POSITIVE = ("sigmoid", "softplus")  # activations without a sign to send
 
@@ -27,7 +27,7 @@ def mlp(sizes: Sequence[int], activation: str = "tanh") -> Network:
     Raises:
       ValueError: fewer than one hidden layer, a size below 1, or an unknown activation.
     """
-    sizes = [whole("sizes", size) for size in sizes]
+    sizes = counts("sizes", sizes)
     if len(sizes) < 3:
         raise ValueError(f"sizes={tuple(sizes)} must name the input, a hidden layer and the output")
     return Network(_dense_layers(sizes, activation, "softmax"), losses.categorical)
@@ -55,7 +55,7 @@ def autoencoder(
       ValueError: no code, a size below 1, an unknown output or activation.
     """
     one_of("output", output, RECONSTRUCTIONS)
-    sizes = [whole("sizes", size) for size in sizes]
+    sizes = counts("sizes", sizes)
     if len(sizes) < 2:
         raise ValueError(f"sizes={tuple(sizes)} must name the input and the code")
     link, loss = RECONSTRUCTIONS[output]

@@ -57,6 +57,11 @@ def forward(network: Network, thetas: tuple, x: Array) -> tuple[tuple, tuple]:
     return tuple(hs), tuple(zs)
 
 
+def flat(array: Array) -> Array:
+    """What a mini-batch of any shape holds, a row an example, [B, n]; B may be 0."""
+    return array.reshape(len(array), layers.size(array.shape[1:]))
+
+
 def predict(network: Network, thetas: tuple, x: Array) -> Array:
     """The output layer's post-activity, [B, *out_shape]."""
     return forward(network, thetas, x)[1][-1]

@@ -15,7 +15,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from lrajax import steps
 from lrajax.base import Algorithm, Batch, Calculations, IndexedBatch, Params, PyTree
-from lrajax.checks import as_key, at_least
+from lrajax.checks import as_key, count
 from lrajax.data import Examples, check_examples
 
 # Steps in a pass of an epoch's scan. With two, the second writes its parameters over those that the
@@ -275,7 +275,7 @@ def make_train_epoch(
     Raises:
       ValueError: `batch_size` is below 1.
     """
-    at_least("batch_size", batch_size, 1)
+    batch_size = count("batch_size", batch_size)
 
     def train_epoch(state: TrainState, examples: Examples) -> tuple[TrainState, Metrics]:
         size = len(examples.y)
@@ -322,7 +322,7 @@ def evaluate(
     Raises:
       ValueError: there are no examples, or `chunk` is below 1.
     """
-    at_least("chunk", chunk, 1)
+    chunk = count("chunk", chunk)
     size = len(examples.y)
     if size == 0:
         raise ValueError("examples has none: there is no error over an empty set")

@@ -138,7 +138,10 @@ def main():
     parser.add_argument("--flags", default=" ".join(FLAGS), help="of the run")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
+    # A start should take what it must, so that many kills take minutes: programs are kept.
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     with tempfile.TemporaryDirectory() as temporary:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{temporary}/programs")
         alone, killed = pathlib.Path(temporary) / "alone", pathlib.Path(temporary) / "killed"
 
         def begin(folder, *flags):
@@ -160,6 +163,7 @@ def main():
                 rng.random() < 0.3 or arguments.kills - len(outcomes) <= arguments.in_save - cut
             )
             outcomes.append(kill_once(killed, epochs, rng, startup, begin, in_save))
+            print(f"{len(outcomes)} of {arguments.kills}", end="\r", file=sys.stderr, flush=True)
         status, _, stderr = finish(begin(killed, f"--epochs={epochs}"))
         assert status == 0, stderr
         assert results(killed) == results(alone), "the files differ"

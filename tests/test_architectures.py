@@ -169,7 +169,7 @@ def test_autoencoder_learns_to_reconstruct(output):
         (((6,),), "sizes="),
         (((6, 2), "categorical"), "output='categorical'"),
         (((6, 2), "gaussian", "softmax"), "activation='softmax'"),
-        (((6, 0),), "n_out=0"),
+        (((6, 0),), "sizes=0"),
     ],
 )
 def test_bad_autoencoders_are_named(arguments, message):

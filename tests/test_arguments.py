@@ -11,7 +11,7 @@ import pytest
 import reference
 
 import lrajax
-from lrajax import initializers, training
+from lrajax import initializers, layers, training
 
 NETWORK = lrajax.mlp((5, 4, 3, 2))
 EVERY = pytest.mark.parametrize("name", lrajax.ALGORITHMS)
@@ -39,6 +39,7 @@ def test_text_for_a_number_and_floats_for_counts():
             lrajax.predictive_coding(NETWORK, steps=3),
         ),
         (lrajax.lra_e(lrajax.mlp((5, 4.0, "3", 2))), lrajax.lra_e(NETWORK)),
+        (lrajax.lra_e(lrajax.mlp((5, 4, 3, 2), activation=jnp.tanh)), lrajax.lra_e(NETWORK)),
     ):
         chex.assert_trees_all_equal(update(meant), update(written))
     params = training.init_state(lrajax.rfa(NETWORK), lrajax.normalize_updates(), 3).params
@@ -66,6 +67,12 @@ def test_what_is_no_network_is_named(name):
         (lambda: lrajax.lra_e(NETWORK).init("0"), "key='0' is no key of random numbers: write"),
         (lambda: lrajax.mlp((16, 8.5, 4)), "sizes=8.5 must be a whole number"),
         (lambda: lrajax.mlp((16, None, 4)), "sizes=None must be a number"),
+        (lambda: lrajax.mlp(16), "sizes=16 must be several whole numbers"),
+        (lambda: lrajax.mlp("16,8,4"), "sizes='16,8,4' must be several whole numbers"),
+        (lambda: lrajax.mlp((6, 8, 4), activation=None), "activation=None must be a text or a fun"),
+        (lambda: layers.dense(8.5, 4), "n_in=8.5 must be a whole number"),
+        (lambda: layers.conv((4, 4, 1), 2.5, 3), "features=2.5 must be a whole number"),
+        (lambda: training.make_epoch(None, None, 2.5, 4), "batch_size=2.5 must be a whole number"),
     ],
 )
 def test_what_cannot_be_meant_is_named_at_once(make, words):
@@ -85,6 +92,14 @@ def test_labels_of_float64_beside_parameters_of_float32(name):
 
 def update_of(algo, params, batch):
     return algo.calc_updates(params, algo.compute_targets(params, batch, key=jax.random.key(1)))
+
+
+@EVERY
+def test_no_examples_give_no_update(name):
+    algo = lrajax.ALGORITHMS[name](NETWORK, reduction="sum", **lrajax.RULES[name].plain)
+    params = algo.init(0)
+    forward = update_of(algo, params, lrajax.Batch(jnp.zeros((0, 5)), jnp.zeros((0, 2)))).forward
+    chex.assert_trees_all_equal(forward, jax.tree.map(jnp.zeros_like, params.forward))
 
 
 def test_a_step_can_be_exported_and_stored():

@@ -1,6 +1,7 @@
 """The command, in this process: what it does with a folder, with a terminal, with its words."""
 
 import importlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -9,12 +10,14 @@ import subprocess
 import sys
 
 import jax
+import lrajax_command
 import numpy as np
 import pytest
 
+import lrajax
 from lrajax import __main__ as entry
 from lrajax.runs import placement
-from lrajax.runs.commands import report, train, train_flags, tune
+from lrajax.runs.commands import commandline, report, train, train_flags, tune
 
 SMALL = ("--width=4", "--hidden_layers=1", "--algo=dtp_sigma")
 TIMING = ("seconds", "examples_per_second")
@@ -40,7 +43,7 @@ def command(monkeypatch, capsys):
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["lrajax", "train", *words])
-        monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
+        monkeypatch.setattr(lrajax_command, "listen", lambda: None)
         with pytest.raises(SystemExit) as end:
             entry.main()
         return end.value.code, *capsys.readouterr()
@@ -173,7 +176,9 @@ def test_the_working_folder_has_a_name(tmp_path, monkeypatch):
     ("name", "content"),
     [
         ("config.json", "{"),
+        ("config.json", '{"settings": {}}'),
         ("summary.json", "{"),
+        ("summary.json", "{}"),
         ("metrics.jsonl", '{"epoch": 1, "tr\n'),
         ("metrics.jsonl", '{"epoch": 1}\n'),
         ("best_params.npz", "PK"),
@@ -191,16 +196,24 @@ def test_a_damaged_file_of_a_run_is_named(command, tmp_path, monkeypatch, name, 
     assert "\n" not in end.value.code
 
 
-def test_a_damaged_summary_is_named_by_the_training_too(command, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("summary.json", "{", "{path} is damaged, no JSON: bring it back, or delete it"),
+        ("summary.json", "[]", "{path} is not what was written there: bring it back, or delete it"),
+        ("config.json", "{", "--out_dir={folder}: its config.json is damaged or of another"),
+        ("config.json", '{"settings": {}}', "--out_dir={folder}: its config.json is damaged or of"),
+    ],
+)
+def test_a_damaged_file_is_named_by_the_training_too(command, tmp_path, name, content, message):
     words = (*SMALL, "--epochs=1", f"--out_dir={tmp_path}")
     assert command(*words)[0] == 0
-    (tmp_path / "summary.json").write_text("{")
+    (tmp_path / name).write_text(content)
     status, _, said = command(*words)
     assert status == 2
-    assert said == (
-        f"lrajax train: {tmp_path / 'summary.json'} is damaged, no JSON: bring it back, or "
-        "delete it\n"
-    )
+    message = message.format(path=tmp_path / name, folder=tmp_path)
+    assert said.startswith(f"lrajax train: {message}")
+    assert said.count("\n") == 1
 
 
 def test_the_lock_is_given_back(command, tmp_path, recwarn):
@@ -254,6 +267,20 @@ def test_a_backend_that_is_not_there_is_named(command, monkeypatch):
     assert len(said.splitlines()) == 1
 
 
+def test_a_tree_that_is_not_installed_keeps_its_version(command, monkeypatch, tmp_path):
+    version = importlib.metadata.version
+
+    def installed(name):
+        if name == "lrajax":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", installed)
+    assert command(*SMALL, "--epochs=1", f"--out_dir={tmp_path}")[0] == 0
+    versions = json.loads((tmp_path / "config.json").read_text())["versions"]
+    assert versions["lrajax"] == lrajax.__version__
+
+
 def test_words_that_are_no_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["lrajax", "trian"])
     with pytest.raises(SystemExit) as end:
@@ -278,6 +305,20 @@ def shell(line, **env):
         timeout=300,
         env={**os.environ, "LRAJAX": f"{sys.executable} -OO -X dev -m lrajax", **env},
     )
+
+
+@pytest.mark.parametrize("name", ["tune", *EXPERIMENTS])
+def test_help_into_a_closed_pipe_ends_quietly(name, monkeypatch):
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / "experiments")
+    values = tune.FLAGS if name == "tune" else importlib.import_module(name).FLAGS
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as closed:
+        monkeypatch.setattr(sys, "argv", [name, "--help"])
+        monkeypatch.setattr(sys, "stdout", closed)
+        with pytest.raises(SystemExit) as end:
+            commandline.run(pytest.fail, values, None)  # as python -OO has it
+    assert end.value.code == 0
 
 
 def test_terminals_of_all_kinds():

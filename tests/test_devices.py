@@ -68,6 +68,17 @@ def test_two_processes_agree_with_one(case, tmp_path):
     assert_same(parameters(tmp_path, *processes), expected)
 
 
+def test_a_port_that_is_taken_is_named():
+    from lrajax.runs import placement
+
+    with socket.create_server(("", 0)) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        with pytest.raises(
+            ValueError, match=rf"^coordinator={address} cannot be used \(Address .*"
+        ):
+            placement.join_processes(address, 1, 0, timeout=5)
+
+
 def test_a_process_whose_devices_get_no_share_says_how_they_would(monkeypatch):
     from lrajax.runs import placement
 

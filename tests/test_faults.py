@@ -4,7 +4,9 @@ import errno
 import json
 import math
 import os
+import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -122,18 +124,43 @@ def test_the_second_signal_ends_the_process_in_the_middle_of_an_epoch():
     process.stdout.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("seconds", [0.3, 1.5])
-def test_a_signal_before_the_first_epoch_ends_with_a_line(number, seconds):
+EXPERIMENTS = kill.TRAIN.parent
+# As the script that `pip install` makes.
+INSTALLED = "import sys; sys.argv = ['lrajax', 'train']; import lrajax_command as c; c.main()"
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "number", "seconds"),
+    [
+        ([kill.TRAIN], "train.py", signal.SIGINT, 0),
+        ([kill.TRAIN], "train.py", signal.SIGTERM, 1.5),
+        (["-c", INSTALLED], "lrajax", signal.SIGINT, 0.3),
+        ([EXPERIMENTS / "tune.py"], "tune.py", signal.SIGTERM, 0.3),
+        ([EXPERIMENTS / "reproduce.py"], "reproduce.py", signal.SIGINT, 0.3),
+        ([EXPERIMENTS / "boosted_trees.py"], "boosted_trees.py", signal.SIGINT, 0.3),
+    ],
+)
+def test_a_signal_before_there_is_work_ends_with_a_line(words, name, number, seconds):
     """While JAX is imported, flags are read, or data are loaded."""
     process = subprocess.Popen(
-        [sys.executable, kill.TRAIN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    # Python itself sets no handler of SIGTERM.
+    while not caught(process.pid) >> (signal.SIGTERM - 1) & 1:
+        time.sleep(0.01)
     time.sleep(seconds)
     process.send_signal(number)
     status, stdout, stderr = kill.finish(process)
     assert (status, stdout) == (128 + number, "")
-    assert stderr == f"train.py: {number.name}: stopped before the first epoch\n"
+    assert re.fullmatch(
+        rf"{name}( train)?: {number.name}: stopped( before the first epoch)?\n", stderr
+    )
+
+
+def caught(process):
+    """The signals that a process has handlers for, a bit each."""
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
+    return int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)
 
 
 def test_a_run_on_other_devices_resumes_too(tmp_path):

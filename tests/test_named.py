@@ -28,6 +28,9 @@ def normed(image_shape, num_classes, *, width=8, activation="tanh"):
 def bare(image_shape, num_classes):
     return network(image_shape, num_classes)
 
+def ten(image_shape, num_classes, *, width=8, activation="tanh"):
+    return lrajax.mlp((64, width, 9), activation)
+
 def no_network(image_shape, num_classes, *, width=8, activation="tanh"):
     return None
 
@@ -45,10 +48,15 @@ def needy(network, *, kappa):
 def clash(network, *, epochs=1):
     return rule(network)
 
+def fixed(network):
+    """Makes DFA for a network."""
+    return lrajax.dfa(network)
+
 def no_rule(network):
     return 3
 
 record = lrajax.Rule(rule, "scaled", "nowhere", traced={"kappa": (0.1, 1)})
+said = lrajax.Rule(fixed, "fixed", "nowhere", fixed_feedback=True)
 '''
 
 
@@ -113,6 +121,15 @@ def test_a_record_of_ones_own_is_swept(command):
     }
 
 
+def test_fixed_feedback_of_ones_own_does_not_decay(command):
+    """By a record that says so; backprop alone, which has none, needs no record."""
+    decay = ("--hidden_layers=1", "--weight_decay=1")
+    assert command("--algo=own:said", *decay, "--out_dir=own")[0] == 0
+    assert command("--algo=dfa", *decay, "--reduction=sum", "--out_dir=dfa")[0] == 0
+    assert params("own") == params("dfa")
+    assert command("--algo=own:rule", *decay)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -123,16 +140,18 @@ def test_a_record_of_ones_own_is_swept(command):
         ("--network=:f", "--network=':f' is no MODULE:FUNCTION"),
         ("--network=own:bare", "--network=own:bare does not take what it is given (got an une"),
         ("--network=own:no_network", "--network=None must be a lrajax.Network"),
+        ("--network=own:ten", "--network=own:ten goes from (64,) to (9,) and dataset=digits from"),
         ("--network=own", "--network='own' is unknown"),
         ("--algo=own:rul", "--algo=own:rul: module 'own' has no attribute 'rul'"),
         ("--algo=nowhere:f", "--algo=nowhere:f: nowhere cannot be imported (No module"),
         ("--algo=own:needy", "--algo=own:needy does not take what it is given: let it be"),
         ("--algo=own:clash", "--algo=own:clash: its epochs is another flag's name"),
+        ("--algo=own:fixed --weight_decay=1", "--weight_decay=1.0 and algo=own:fixed: only an E"),
         ("--algo=own:no_rule", "--algo=no_rule gave no lrajax.Algorithm, but 3"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_that_names_the_flag(command, word, message):
-    status, out, err = command(word)
+    status, out, err = command(*word.split())
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert f": {message}" in err
 

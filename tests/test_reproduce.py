@@ -26,6 +26,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 
+# JSON all the same.
+NO_RESULTS = ("{}", "[]", "null", '{"settings": 3}', '{"settings": {}, "summary": {}}')
 COMMITTED = pathlib.Path(__file__).parents[1] / "results"
 
 
@@ -379,6 +381,7 @@ def test_bad_input_is_refused_in_one_line(flags, words, tmp_path):
         ("autoencode.py", "--out_dir=/dev/null/x"),
         ("boosted_trees.py", "--out_dir=/dev/null/x"),
         ("tune.py", "--out_dir=/dev/null/x"),
+        ("reproduce.py", "--out_dir=/dev/null/x"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused_in_one_line(script, flag):
@@ -388,20 +391,35 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_line(script, flag):
     assert (done.returncode, done.stderr) == (2, f"{script}: {flag} {reason}\n")
 
 
-def test_a_damaged_result_is_named(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("target", "content", "what"),
+    [
+        ("table1", "{", "damaged, no JSON"),
+        *(("table1", content, "not what was written there") for content in NO_RESULTS),
+        ("autoencoder", '{"settings": {}}', "not what was written there"),
+        ("boosted_trees", '{"rules": []}', "not what was written there"),
+    ],
+)
+def test_a_damaged_result_is_named(target, content, what, tmp_path, monkeypatch, capsys):
+    import reproduce
     import results
 
-    damaged = tmp_path / "table1" / "dfa-3.json"
+    damaged = tmp_path / target / "lra_e-3.json"
     damaged.parent.mkdir()
-    damaged.write_text("{")
-    words = [f"--results={tmp_path}", f"--out={tmp_path}/drawn/RESULTS.md"]
-    monkeypatch.setattr(sys, "argv", ["results.py", *words])
-    with pytest.raises(SystemExit) as left:
-        commandline.run(results.main, results.FLAGS, "")
-    assert left.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"results.py: {damaged} is damaged, no JSON: bring it back, or delete it"
-    assert not (tmp_path / "drawn").exists()
+    damaged.write_text(content)
+    words = {
+        results: [f"--results={tmp_path}", f"--out={tmp_path}/drawn/RESULTS.md"],
+        reproduce: ["--quick", "--target=table1", "--cells=lra_e-3", f"--out_dir={tmp_path}"],
+    }
+    for command in words if target == "table1" else [results]:
+        name = f"{command.__name__}.py"
+        monkeypatch.setattr(sys, "argv", [name, *words[command]])
+        with pytest.raises(SystemExit) as left:
+            commandline.run(command.main, command.FLAGS, None)
+        assert left.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == f"{name}: {damaged} is {what}: bring it back, or delete it"
+    assert {path.name for path in tmp_path.iterdir()} == {target}
 
 
 @pytest.mark.filterwarnings("ignore:steps=")  # of plain predictive coding at depth
@@ -580,7 +598,7 @@ def test_train_py_gives_the_settings_of_every_committed_cell():
     assert found <= every.keys()
     for path in found:
         cell = every[path]
-        assert records.recorded(path, asked_for(cell.command), but=("seeds",))
+        assert records.recorded(path, asked_for(cell.command), records.CELL, but=("seeds",))
         assert asked_for(cell.command) == records.config(cell.settings)["settings"]
         control = cell.name.rpartition("-")[0] in cells.CONTROLS
         if cell.target.startswith("table") and not control:

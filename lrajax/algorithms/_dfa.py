@@ -12,6 +12,7 @@ from lrajax.base import Algorithm, Initializer, Network, Params
 from lrajax.steps import (
     check_reduction,
     fixed_feedback_updates,
+    flat,
     forward,
     from_errors,
     init_feedback,
@@ -61,12 +62,11 @@ def dfa(
         del key
         h, z = forward(network, params.forward, batch.x)
         output_delta = output_error(network, batch, h[-1], z[-1])
-        flat = output_delta.reshape(-1, n_output)
+        delta = flat(output_delta)
 
         def carried(shortcut, e, z_below):
             """e^{l-1} = E^l (z^L - y)."""
-            below = z_below.reshape(len(z_below), -1)
-            return layers.feedback(shortcut, e, below, flat).reshape(z_below.shape)
+            return layers.feedback(shortcut, e, flat(z_below), delta).reshape(z_below.shape)
 
         hidden = map(carried, shortcuts[1:], params.feedback[1:], z[:-1])
         return from_errors(batch, h, z, (*hidden, output_delta))

@@ -17,7 +17,7 @@ from lrajax.algorithms._dfa import dfa
 from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network
 from lrajax.checks import at_least
-from lrajax.steps import reduce_batch
+from lrajax.steps import flat, reduce_batch
 
 
 @factory
@@ -51,7 +51,7 @@ def direct_kolen_pollack(
 
     def follow(e, z_below, delta):
         """(z δᵀ) in the orientation of E, as the update of a dense layer from z to the output."""
-        below = z_below.reshape(len(z_below), -1)
+        below = flat(z_below)
         shortcut = layers.dense(below.shape[1], n_output)
         return layers.vjp_feedback(shortcut, e, below, delta, below)
 

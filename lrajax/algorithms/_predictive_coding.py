@@ -215,7 +215,7 @@ def predictive_coding(
 
         def at(phase):
             """dF/dθ, summed over the states of a phase."""
-            times = len(phase.deltas[-1]) // size
+            times = len(phase.deltas[-1]) // max(size, 1)
             x = (
                 jnp.tile(lambda_.x, (times, *[1] * (lambda_.x.ndim - 1)))
                 if times > 1

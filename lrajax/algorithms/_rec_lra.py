@@ -42,6 +42,7 @@ from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Calculations, Initializer, Network, Params
 from lrajax.checks import at_least, between, one_of, positive
 from lrajax.steps import (
+    flat,
     forward,
     init_feedback,
     init_forward,
@@ -147,8 +148,8 @@ def rec_lra(
         """Displacement d of the activity below layer l, given the errors from layer l up."""
         if l not in skips:
             return layers.feedback(carriers[l], e, z_below, errors[0])
-        flat, error = (a.reshape(len(a), -1) for a in (z_below, errors[-1]))
-        return layers.feedback(carriers[l], e, flat, error).reshape(z_below.shape)
+        row, error = flat(z_below), flat(errors[-1])
+        return layers.feedback(carriers[l], e, row, error).reshape(z_below.shape)
 
     def compute_targets(params, batch, *, key=None):
         del key
@@ -166,7 +167,7 @@ def rec_lra(
 
     def skip_update(e, l, lambda_):
         """γ z^l (e^L)ᵀ."""
-        below, error = (a.reshape(len(a), -1) for a in (lambda_.z[l - 1], lambda_.errors[-1]))
+        below, error = flat(lambda_.z[l - 1]), flat(lambda_.errors[-1])
         delta = scaled(gamma, reduce_batch(below, reduction, e))
         return layers.vjp_feedback(carriers[l], e, below, error, delta)
 
@@ -177,8 +178,7 @@ def rec_lra(
         delta = scaled(gamma, displacement)
         if l not in skips:
             return layers.vjp_feedback(carriers[l], e, z_below, errors[0], delta)
-        flat = (a.reshape(len(a), -1) for a in (z_below, errors[-1], delta))
-        return layers.vjp_feedback(carriers[l], e, *flat)
+        return layers.vjp_feedback(carriers[l], e, *map(flat, (z_below, errors[-1], delta)))
 
     def calc_updates(params, lambda_):
         updates = raw_updates(params, lambda_)

@@ -88,7 +88,7 @@ class Rule(NamedTuple):
       paper: where it comes from.
       traced: hyperparameters that may be traced, so that one program can sweep them, each with the
         range that a search looks through, on a logarithmic scale.
-      fixed_feedback: whether E stays as it was drawn.
+      fixed_feedback: whether E stays as it was drawn; None where nothing is said.
       clipped: whether its units are states in [0, 1], in place of the network's activations.
       plain: hyperparameters without noise or decay, so that what is computed of a mini-batch is the
         sum over its examples.
@@ -98,7 +98,7 @@ class Rule(NamedTuple):
     title: str
     paper: str
     traced: Mapping[str, tuple[float, float]] = MappingProxyType({})
-    fixed_feedback: bool = False
+    fixed_feedback: bool | None = False
     clipped: bool = False
     plain: Mapping[str, Any] = MappingProxyType({})
 

@@ -95,6 +95,8 @@ def parse_activation(text: str | Activation) -> Activation:
     """
     if callable(text):
         return text
+    if not isinstance(text, str):
+        raise ValueError(f"activation={text!r} must be a text or a function of h")
     name, colon, fraction = text.partition(":")
     if not colon:
         one_of("activation", name, ACTIVATIONS)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from lrajax.base import Initializer, Layer
-from lrajax.checks import at_least, one_of
+from lrajax.checks import count, one_of
 from lrajax.layers.activations import Activation, parse_activation
 
 
@@ -18,8 +18,7 @@ def dense(n_in: int, n_out: int, activation: str | Activation = "tanh") -> Layer
     Raises:
       ValueError: a width below 1, or an unknown activation.
     """
-    at_least("n_in", n_in, 1)
-    at_least("n_out", n_out, 1)
+    n_in, n_out = count("n_in", n_in), count("n_out", n_out)
 
     def init(key, initializer):
         return {"w": initializer(key, (n_in, n_out)), "b": jnp.zeros(n_out)}
@@ -71,7 +70,10 @@ def conv(
     Raises:
       ValueError: a shape or a size that makes no layer, or an unknown padding or activation.
     """
-    _check_image(in_shape, features, kernel=kernel, stride=stride, pool=pool, dilation=dilation)
+    _check_image(in_shape)
+    features, kernel = count("features", features), count("kernel", kernel)
+    stride, pool = count("stride", stride), count("pool", pool)
+    dilation, groups = count("dilation", dilation), count("groups", groups)
     one_of("padding", padding, ("SAME", "VALID"))
     over = _Windows(kernel, stride, padding, dilation)
     sides = over.sides(in_shape)
@@ -84,7 +86,6 @@ def conv(
     if not height * width:
         raise ValueError(f"pool={pool} exceeds the {sides} of the feature maps")
     channels = in_shape[2]
-    at_least("groups", groups, 1)
     if channels % groups or features % groups:
         raise ValueError(f"groups={groups} must divide {channels} channels and {features} features")
     shape = (kernel, kernel, channels // groups, features)
@@ -128,7 +129,9 @@ def locally_connected(
     Raises:
       ValueError: see `conv`.
     """
-    _check_image(in_shape, features, kernel=kernel, stride=stride)
+    _check_image(in_shape)
+    features, kernel = count("features", features), count("kernel", kernel)
+    stride = count("stride", stride)
     over = _Windows(kernel, stride)
     sides = over.sides(in_shape)
     shape = (kernel, kernel, in_shape[2], features)
@@ -166,11 +169,9 @@ def _affine(
     )
 
 
-def _check_image(in_shape: tuple[int, ...], features: int, **sizes: int) -> None:
+def _check_image(in_shape: tuple[int, ...]) -> None:
     if len(in_shape) != 3 or min(in_shape) < 1:
         raise ValueError(f"in_shape={tuple(in_shape)} must be (H, W, C)")
-    for name, value in {"features": features, **sizes}.items():
-        at_least(name, value, 1)
 
 
 class _Windows(NamedTuple):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax.base import Layer
-from lrajax.checks import at_least, one_of
+from lrajax.checks import count, one_of
 from lrajax.layers.activations import with_slope_of
 from lrajax.layers.products import size as units
 
@@ -34,7 +34,7 @@ def pooled(
         blocks are not what the layer takes.
     """
     one_of("kind", kind, POOLS)
-    at_least("size", size, 1)
+    size = count("size", size)
     if len(layer.in_shape) != 3:
         raise ValueError(f"layer takes {layer.in_shape}; pooled needs one of images (H, W, C)")
     height, width, channels = layer.in_shape

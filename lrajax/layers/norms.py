@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax.base import Layer, PyTree
-from lrajax.checks import at_least, between
+from lrajax.checks import between, count
 from lrajax.layers.products import mean_over_examples
 
 EPSILON = 1e-5  # beside a variance
@@ -49,7 +49,7 @@ def group_norm(layer: Layer, groups: int) -> Layer:
     Raises:
       ValueError: groups that do not divide the features, or a layer without a bias.
     """
-    at_least("groups", groups, 1)
+    groups = count("groups", groups)
     features = layer.out_shape[-1]
     if features % groups:
         raise ValueError(f"groups={groups} must divide the layer's {features} features")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -93,6 +94,7 @@ class Experiment:
         self.num_examples = size
         self.batches = size // settings.batch_size
         self.shape = (dataset.image_shape, dataset.num_classes)
+        self._check_network(dataset.name)
         self.scale = settings.scale(dataset)
         self.augment = (
             augmentation(settings.augment, dataset.image_shape) if settings.augment else None
@@ -107,6 +109,21 @@ class Experiment:
             name: np.array([run[name] for run in runs], np.float32) for name in settings.sweep
         }
         placement.check_memory(jax.eval_shape(self.start), self.placement)
+
+    def _check_network(self, dataset: str) -> None:
+        """Raises ValueError if the network takes other inputs than there are, or has other outputs.
+
+        Those of the library follow the data set; one's own need not.
+        """
+        image_shape, num_classes = self.shape
+        first, *_, last = self.settings.make_network(*self.shape).layers
+        made, needed = (first.in_shape, last.out_shape), ((math.prod(image_shape),), (num_classes,))
+        if made != needed:
+            raise ValueError(
+                f"network={self.settings.network} goes from {made[0]} to {made[1]} and "
+                f"dataset={dataset} from {needed[0]} to {needed[1]}: make it of the image_shape "
+                "and num_classes that it is given; images come flat"
+            )
 
     def make(
         self, values: Mapping[str, Any]

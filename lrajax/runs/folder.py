@@ -170,7 +170,7 @@ class RunFolder:
                 "choose another folder, or delete that one"
             )
         finished = self.path / "summary.json"
-        summary = records.read_json(finished) if finished.exists() else None
+        summary = records.read_record(finished, records.SUMMARY) if finished.exists() else None
         if summary and (not names or None not in summary["diverged_at"]):
             self.summary = summary
         elif "epochs" in names:
@@ -262,8 +262,8 @@ _RESULTS = ("metrics.jsonl", "summary.json", "best_params.npz")
 
 def _settings_in(config: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(config.read_text())["settings"]
-    except (ValueError, KeyError, TypeError):
+        return records.read_record(config, {"settings": records.SETTINGS})["settings"]
+    except ValueError:
         raise ValueError(
             f"out_dir={config.parent}: its config.json is damaged or of another program: "
             "choose another folder, or delete that one"

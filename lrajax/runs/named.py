@@ -56,7 +56,7 @@ def rule(name: str) -> Rule:
         one_of("algo", name, (*lrajax.RULES, OWN))
         return lrajax.RULES[name]
     found = _imported("algo", name)
-    record = found if isinstance(found, Rule) else Rule(found, name, "")
+    record = found if isinstance(found, Rule) else Rule(found, name, "", fixed_feedback=None)
     first, *others = inspect.signature(record.factory).parameters.values() or (None,)
     by_keyword = all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in others)
     if first is None or first.kind is first.KEYWORD_ONLY or not by_keyword:

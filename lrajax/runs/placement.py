@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import socket
 import sys
 import threading
 from typing import Any
@@ -107,6 +108,16 @@ def check_memory(run: Any, placement: Placement) -> None:
         )
 
 
+def _check_free(coordinator: str, port: int) -> None:
+    """Raises ValueError if the port cannot be had here; JAX's own attempt writes from C++ too."""
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise ValueError(
+            f"coordinator={coordinator} cannot be used ({error.strerror}): choose another port"
+        ) from error
+
+
 def join_processes(
     coordinator: str | None, num_processes: int | None, process_id: int | None, timeout: int
 ) -> None:
@@ -131,8 +142,10 @@ def join_processes(
             "num_processes - 1"
         )
     host, _, port = coordinator.rpartition(":")
-    if not (host and port.isdigit()):
+    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
         raise ValueError(f"coordinator={coordinator} is not an address: write HOST:PORT")
+    if process_id == 0:
+        _check_free(coordinator, int(port))
     at_least("timeout", timeout, 1)
 
     def give_up():

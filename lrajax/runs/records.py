@@ -7,6 +7,7 @@ import itertools
 import json
 import pathlib
 import platform
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,16 @@ from lrajax.runs.settings import Settings, defaults
 from lrajax.training import Best
 
 ERRORS = ("train_error", "valid_error", "test_error")
+# What readers of a file count on: names, and of what holds names in turn, theirs.
+SETTINGS = tuple(
+    field.name
+    for field in dataclasses.fields(Settings)
+    if field.default is field.default_factory is dataclasses.MISSING
+)
+SUMMARY = ("seeds", "runs", "best_epoch", "diverged_at", *ERRORS)
+CELL = {"settings": SETTINGS, "summary": SUMMARY, "curves": (), "final": ()}
+
+Names = Mapping[str, Any] | Sequence[str]
 
 
 def config(settings: Settings) -> dict[str, Any]:
@@ -211,6 +222,14 @@ def usable(name: str, path: str | pathlib.Path) -> Iterator[None]:
         ) from error
 
 
+def check_writable(name: str, folder: str | pathlib.Path) -> None:
+    """Makes the folder, if need be; ValueError that names the flag if nothing can be kept there."""
+    with usable(name, folder):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+
+
 def read_json(path: pathlib.Path) -> Any:
     """Reads JSON.
 
@@ -225,20 +244,44 @@ def read_json(path: pathlib.Path) -> Any:
         raise ValueError(f"{path} is damaged, no JSON: bring it back, or delete it") from error
 
 
-def recorded(path: pathlib.Path, mine: dict[str, Any], but: Sequence[str] = ()) -> dict | None:
+def read_record(path: pathlib.Path, names: Names) -> dict[str, Any]:
+    """Reads JSON that holds these names.
+
+    Raises:
+      ValueError: the file cannot be read, or holds something else; the message names it.
+    """
+    record = read_json(path)
+    if not _holds(record, names):
+        raise ValueError(f"{path} is not what was written there: bring it back, or delete it")
+    return record
+
+
+def _holds(value: Any, names: Names | None) -> bool:
+    if names is None:
+        return True
+    inner = names if isinstance(names, Mapping) else dict.fromkeys(names)
+    return isinstance(value, dict) and all(
+        name in value and _holds(value[name], inner[name]) for name in inner
+    )
+
+
+def recorded(
+    path: pathlib.Path, mine: dict[str, Any], names: Names, but: Sequence[str] = ()
+) -> dict | None:
     """What the file of a result says, OUT_DIR/TARGET/NAME.json; None if there is no file.
 
     Args:
       path: of the file.
       mine: the settings that it should have been made with.
+      names: what it must hold besides, as `read_record` takes it.
       but: names of settings that may differ.
 
     Raises:
-      ValueError: it was made with other settings.
+      ValueError: it was made with other settings, or is no such file.
     """
     if not path.exists():
         return None
-    record = read_json(path)
+    record = read_record(path, names)
     names = [name for name in differing(record["settings"], mine) if name not in but]
     if names:
         raise ValueError(

@@ -122,7 +122,17 @@ class Settings:
             values = dict(zip(self.sweep, combination, strict=True))
             positive("lr", values.get("lr", self.lr))
             side = named.trial_side(self.network)
-            self.make_algorithm((side, side), 2, values)
+            algo = self.make_algorithm((side, side), 2, values)
+        if self.weight_decay and rule.fixed_feedback is None:
+            self._check_without_feedback(algo)
+
+    def _check_without_feedback(self, algo: lrajax.Algorithm) -> None:
+        """Raises ValueError if a rule has an E of which it does not say whether it is learned."""
+        if jax.tree.leaves(jax.eval_shape(algo.init, jax.random.key(0)).feedback):
+            raise ValueError(
+                f"weight_decay={self.weight_decay} and algo={self.algo}: only an E that is learned "
+                "decays; let algo name a lrajax.Rule(..., fixed_feedback=True or False)"
+            )
 
     def runs(self) -> list[dict[str, float]]:
         """Seed and swept values of every run."""

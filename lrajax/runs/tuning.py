@@ -198,8 +198,8 @@ class Search:
             settings = presets.resolve(algo, **{**fields, "opt": opt, "schedule": "cosine"})
             self.programs[opt] = Program(settings, dataset)
         self.epochs = settings.epochs
+        records.check_writable("out_dir", folder)
         with records.usable("out_dir", folder):
-            folder.mkdir(parents=True, exist_ok=True)
             journal = JournalFileBackend(str(folder / "journal.log"))
         self.study = optuna.create_study(
             study_name=f"{algo} {json.dumps(fields, sort_keys=True, default=list)}",

@@ -75,8 +75,12 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
         fail(ValueError(re.sub(PYTHONS, f"write a {kind}", str(error))), values)
 
 
-def run(main: Callable[[], None], values: flags.FlagValues, doc: str) -> None:
+def run(main: Callable[[], None], values: flags.FlagValues, doc: str | None) -> None:
     """Parses the command line and hands over to `main`; --help prints `doc` and the flags."""
+    on_any_terminal(lambda: _run(main, values, doc or ""))  # python -OO has none
+
+
+def _run(main: Callable[[], None], values: flags.FlagValues, doc: str) -> None:
     if {word.lstrip("-") for word in sys.argv[1:] if word.startswith("-")} & {"help", "h"}:
         print(f"{doc}\n{values.get_help()}")
         return

@@ -73,9 +73,10 @@ class Run:
         """
         self.path, self.name = path, name
         try:
-            self.settings = Settings(**records.read_json(path / "config.json")["settings"])
+            config = records.read_record(path / "config.json", {"settings": records.SETTINGS})
+            self.settings = Settings(**config["settings"])
             self.settings.check()
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is not a run's folder ({error}): name one that `train --out_dir` wrote"
             ) from error
@@ -91,12 +92,13 @@ class Run:
             }
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"{path / 'metrics.jsonl'} is missing or damaged: the same train command mends it"
+                f"{path / 'metrics.jsonl'} is missing or damaged: delete summary.json there "
+                "and give the train command again, which trains anew"
             ) from error
         if not epochs:
             raise ValueError(f"{path} has no finished epoch: wait for the first")
         summary = path / "summary.json"
-        self.summary = records.read_json(summary) if summary.exists() else None
+        self.summary = records.read_record(summary, records.SUMMARY) if summary.exists() else None
 
     @property
     def params(self) -> pathlib.Path:
