@@ -25,7 +25,6 @@ import functools
 import itertools
 import pathlib
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -174,7 +173,6 @@ def result_of(
             {
                 "seeds": list(cell.settings.seeds),
                 "seconds": round(seconds, 1),
-                "commit": commit(),
                 **config,
             }
         ],
@@ -184,22 +182,6 @@ def result_of(
         "curves": records.curves(lines),
         "final": cell.probe.final(experiment, best.params, measure),
     }
-
-
-@functools.cache
-def commit() -> str | None:
-    """The commit of this checkout, with a plus if files of it have changed; None without Git."""
-    here = pathlib.Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "-uno"))
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def joined(parts: list[dict]) -> dict:

@@ -144,10 +144,18 @@ def test_every_flag_of_a_path_expands_a_home_folder(name, monkeypatch):
 
 def test_report_expands_every_path(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").touch()
+    nothing = report.contents.Contents([], [], [], [])
     seen = []
-    monkeypatch.setattr(report, "Run", lambda path, name: seen.append(path))
-    monkeypatch.setattr(report, "read_series", lambda run, data_dir, number: [data_dir])
-    monkeypatch.setattr(report, "write_page", lambda runs, series, to: seen.extend([*series, to]))
+    monkeypatch.setattr(report.reading, "Folder", lambda path, name: path)
+
+    def gather(folders, data_dir):
+        seen.extend([*folders, data_dir])
+        return nothing
+
+    monkeypatch.setattr(report.contents, "gather", gather)
+    monkeypatch.setattr(report.page, "write", lambda shown, to: seen.append(to))
     monkeypatch.setattr(report, "write_tensorboard", lambda series, folder: seen.append(folder))
     report.run(["~/run", "--data_dir=~/data", "--to=~/to", "--tensorboard=~/board"])
     assert list(map(str, seen)) == [f"{tmp_path}/{part}" for part in ("run", "data", "to", "board")]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lrajax import data
-from lrajax.runs import presets
-from lrajax.runs.commands import report, train
+from lrajax.runs import presets, reading
+from lrajax.runs.commands import train
 
 OWN = '''
 import jax
@@ -96,7 +96,7 @@ def test_ones_own_are_trained_resumed_and_reported(command, monkeypatch, capsys)
     assert settings["hyperparameters"] == {"kappa": 0.5, "decay": 1e-3}
     assert command(*own, "--epochs=2")[0] == 0
     assert command(*own, "--epochs=2", "--kappa=0.6")[2].count("hyperparameters differ") == 1
-    assert report.Run(pathlib.Path("own"), "own").settings.network == settings["network"]
+    assert reading.Folder("own").settings.network == settings["network"]
 
 
 def test_batch_norm_predicts_with_the_running_statistics_that_are_kept(command):

@@ -1,15 +1,20 @@
 """experiments/report.py on runs of experiments/train.py."""
 
-import itertools
 import json
 import re
+import shutil
 import struct
 
 import numpy as np
 import pytest
 from commands import EXPERIMENTS, run
+from test_tables import ERRORS, SWEEP, rows
 
 import lrajax
+from lrajax import data
+from lrajax.runs import presets, reading, tables
+from lrajax.runs.commands import report
+from lrajax.runs.page import contents, figures, measures, page
 
 SMALL = ("--width=16", "--hidden_layers=2", "--epochs=2")
 
@@ -30,40 +35,47 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def report():
-    from lrajax.runs.commands import report
-
-    return report
+def folders(folder):
+    return [reading.Folder(folder / name, name) for name in ("two & more", "sweep")]
 
 
 @pytest.fixture(scope="module")
-def runs(folder, report):
-    return [report.Run(folder / name, name) for name in ("two & more", "sweep")]
+def shown(folders):
+    return contents.gather(folders)
 
 
 @pytest.fixture(scope="module")
-def series(runs, report):
-    number = itertools.count()
-    return [one for run in runs for one in report.read_series(run, None, number)]
+def series(shown):
+    return shown.series
 
 
-def test_comparison_is_one_self_contained_page_and_pngs(runs, series, report, tmp_path):
-    report.write_page(runs, series, tmp_path)
-    page = (tmp_path / "index.html").read_text()
-    figures = re.findall(r'<figure id="(\w+)">', page)
-    assert {"valid_error", "train_error", "angles", "feedback_angles", "discrepancy"} < {*figures}
-    assert {"saturation", "filters_1", "confusion_1", "confusion_3"} < {*figures}
-    assert {f"{name}.png" for name in figures} == {path.name for path in tmp_path.glob("*.png")}
-    assert all(url.startswith("data:image/png") for url in re.findall(r'src="([^"]*)', page))
-    assert "http" not in re.sub(r"base64,\S+", "", page)
-    assert "two &amp; more" in page
-    summary = runs[0].summary
-    assert f"{summary['test_error_mean']:.2f} ± {summary['test_error_std']:.2f}" in page
+def test_comparison_is_one_self_contained_page_with_files_beside_it(folders, shown, tmp_path):
+    page.write(shown, tmp_path)
+    text = (tmp_path / "index.html").read_text()
+    drawn = re.findall(r'<figure id="(\w+)">', text)
+    assert {"valid_error", "train_error", "angles", "feedback_angles", "discrepancy"} < {*drawn}
+    assert {"saturation", "filters_1", "confusion_1"} < {*drawn}  # of the best alone
+    assert not {"filters_2", "confusion_2"} & {*drawn}
+    names = {path.name for path in tmp_path.iterdir()}
+    figures = {f"{name}.{kind}" for name in drawn for kind in ("svg", "png")}
+    assert names == {"index.html", "table.csv", "table.md", "table.tex", *figures}
+    assert all(
+        url.startswith("data:image/png") for url in re.findall(r'xlink:href="([^#"]+)', text)
+    )
+    assert "http" not in re.sub(r"base64,\S+", "", text)
+    assert "<dd>" + str(folders[0].path).replace("&", "&amp;") in text
+    assert "train.py --width=16" in text
+    summary = folders[0].summary
+    mean, std = (f"{summary[f'test_error_{name}']:.2f}" for name in ("mean", "std"))
+    assert f"<span>{mean}</span> <span>± {std}</span>" in text
+    best = min(shown.rows, key=lambda row: row.moments("valid_error"))
+    assert text.count('class="best"') == 1
+    assert f"Best by validation error: {tables.labels(shown.rows)[shown.rows.index(best)]}" in text
 
 
-def test_tensorboard_has_the_metrics(runs, series, report, tmp_path):
+def test_tensorboard_has_the_metrics(folders, series, tmp_path):
     report.write_tensorboard(series, tmp_path)
-    assert read_tensorboard(tmp_path / "two_&_more_1") == read_metrics(runs[0].path, 1)
+    assert read_tensorboard(tmp_path / "LRA-E_lr_0.01_1") == read_metrics(folders[0].path, 1)
 
 
 def read_metrics(folder, seed):
@@ -89,15 +101,16 @@ def read_tensorboard(folder):
     return values
 
 
-def test_measures_are_those_of_the_selected_parameters(runs, series):
+def test_measures_are_those_of_the_selected_parameters(folders, series):
     one = series[0]
-    for selected, error in zip(one.selected, runs[0].summary["test_error"], strict=True):
+    for selected, error in zip(one.selected, folders[0].summary["test_error"], strict=True):
         wrong = selected.confusion.sum() - np.trace(selected.confusion)
         assert 100 * wrong / 297 == pytest.approx(error, abs=1e-3)
     for start, selected in zip(one.start, one.selected, strict=True):
         assert np.isnan(selected.feedback_angles[0])
         assert (selected.feedback_angles[1:] < start.feedback_angles[1:]).all()
-        assert selected.angles[-1] < 1  # the output's update is backprop's own
+        assert selected.angles.shape == (2,)  # the output's update is backprop's own
+        assert (selected.angles > 1).all()
         assert selected.output_loss < start.output_loss
         assert selected.discrepancy > selected.output_loss
     assert one.filters.shape == (16, 8, 8)
@@ -111,7 +124,25 @@ def test_unfinished_run_shows_its_curves(folder, tmp_path):
     ok("report.py", run)
     page = (run / "report" / "index.html").read_text()
     assert "unfinished" in page
+    assert 'id="valid_error"' in page
     assert 'id="angles"' not in page
+
+
+def test_without_the_data_set_the_curves_are_drawn_and_the_rest_is_named(folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(folder / "sweep", run)
+    config = json.loads((run / "config.json").read_text())
+    config["settings"]["dataset"] = "gone.npz"
+    (run / "config.json").write_text(json.dumps(config))
+    shown = contents.gather([reading.Folder(run, "run")])
+    (sentence,) = shown.missing
+    assert sentence.startswith(
+        "run: Angles, discrepancy, saturation, filters and confusion are left"
+    )
+    assert "gone.npz: no such file" in sentence
+    drawn = [name for name, _, _ in page.draw(shown)]
+    assert drawn == list(page.CURVES)
+    page.plt.close("all")
 
 
 def test_a_network_without_dense_filters_shows_the_rest(tmp_path):
@@ -142,16 +173,12 @@ def test_command_of_the_readme_draws_its_run(folder):
 
 
 def test_backprop_is_measured_against_the_same_draws_and_slopes():
-    from lrajax import data
-    from lrajax.runs import presets
-    from lrajax.runs.page import measures
-
     digits = data.load("digits")
     for activation in ("bernoulli", "sign_ste"):
         small = {"hidden_layers": 2, "width": 16}
         settings = presets.resolve("backprop", activation=activation, **small)
-        probe = measures.Probe(settings, digits, {})
-        np.testing.assert_allclose(probe.measure(probe.start(0)).angles, 0, atol=0.1)
+        probe = measures.Probe(settings, digits)
+        np.testing.assert_allclose(probe.measure(probe.start(0, {}), {}).angles, 0, atol=0.1)
 
 
 def params_with(weights):
@@ -159,10 +186,9 @@ def params_with(weights):
 
 
 def test_filters_are_images_in_the_shape_of_the_set():
-    from lrajax.runs.page.measures import filters
-
     rng = np.random.default_rng(0)
     dense, kernels = rng.normal(size=(24, 5)), rng.normal(size=(3, 3, 2, 5))
+    filters = measures.filters
     found = filters(params_with(dense), (2, 4, 3))
     assert found.shape == (5, 2, 4, 3)
     assert found[3, 1, 2, 0] == dense[1 * 12 + 2 * 3 + 0, 3]
@@ -176,8 +202,6 @@ def test_filters_are_images_in_the_shape_of_the_set():
 
 
 def test_filters_with_colours_and_classes_by_name_are_drawn(series):
-    from lrajax.runs.page import figures
-
     green = np.zeros((1, 2, 2, 3))
     green[0, 0, 1, 1] = 4.0
     pixels = image_of(figures.filters(series[0]._replace(filters=green)))
@@ -195,3 +219,43 @@ def test_filters_with_colours_and_classes_by_name_are_drawn(series):
 def image_of(figure):
     (image,) = figure.axes[0].images
     return np.asarray(image.get_array())
+
+
+def test_axes_of_errors_are_fitted_to_the_data(series):
+    def limits(*values):
+        one = series[0]._replace(curves={"test_error": np.array([values]).T}, best_epochs=())
+        axes = figures.curve([one], "test_error", "").axes[0]
+        low, high = axes.get_ylim()
+        figures.plt.close("all")
+        ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
+        assert len(ticks) > 1
+        return low, high, axes.get_yscale(), ticks
+
+    low, high, scale, _ = limits(25.0, 14.0, 11.0)
+    assert (9 < low < 11, 25 < high < 27, scale) == (True, True, "linear")
+    low, high, scale, ticks = limits(90.0, 10.0, 2.5)
+    assert (2 < low < 2.5, 90 < high < 110, scale, ticks) == (
+        True,
+        True,
+        "symlog",
+        [5, 10, 20, 50],
+    )
+    low, _, _, ticks = limits(40.0, 0.5, 0.0)
+    assert low < 0
+    assert ticks[0] == 0
+
+
+def test_two_swept_values_are_a_map_and_one_is_a_line():
+    found, _, _ = rows(errors=ERRORS, sweep=SWEEP)
+    # As if the seed that diverged had not.
+    found[2] = found[2]._replace(errors={name: [9.5, 4.0] for name in tables.ERROR_HEADS})
+    ((_, caption, figure),) = page.draw_overview(found)
+    assert "over lr and beta" in caption
+    (axes,) = figure.axes
+    np.testing.assert_array_equal(axes.images[0].get_array(), [[9, 9], [6.75, 6]])
+    assert axes.patches[-1].get_xy() == (0.5, 0.5)  # around the best
+    ((_, _, figure),) = page.draw_overview(found[:2])
+    (line,) = (container.lines[0] for container in figure.axes[0].containers)
+    np.testing.assert_array_equal(line.get_xydata(), [[0.1, 9], [0.5, 9]])
+    assert not [*page.draw_overview([found[0], found[3]])]  # a diagonal
+    figures.plt.close("all")

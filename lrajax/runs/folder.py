@@ -58,13 +58,17 @@ class RunFolder:
         with self._refusing():
             self._check_same()
 
-    def open(self) -> None:
+    def open(self, **origin: Any) -> None:
         """Takes the folder, making it if need be.
+
+        Args:
+          **origin: goes into config.json beside the settings: the command, where the data is.
 
         Raises:
           InUseError: another process is at work in it.
           ValueError: it cannot be written.
         """
+        self._origin = origin
         with self._refusing():
             self.path.mkdir(parents=True, exist_ok=True)
             # The lock goes when the process does, even by kill -9.
@@ -194,8 +198,9 @@ class RunFolder:
     def _take_over(self) -> None:
         """Makes the folder one of this run: an empty one, or one with fewer epochs or seeds."""
         path = self.path / "config.json"
+        new = {**self._config, **self._origin}
         if not path.exists():
-            records.write_json(path, self._config)
+            records.write_json(path, new)
             return
         config = records.read_json(path)
         names = records.differing(config["settings"], self._config["settings"])
@@ -203,11 +208,11 @@ class RunFolder:
             return
         if "seeds" in names:
             self._set_aside(len(config["settings"]["seeds"]))
-            records.write_json(path, self._config)
+            records.write_json(path, new)
             return
         # A result of fewer epochs goes first: its presence says that the run is done.
         (self.path / "summary.json").unlink(missing_ok=True)
-        records.write_json(path, {**config, "settings": self._config["settings"]})
+        records.write_json(path, {**config, **self._origin, "settings": new["settings"]})
 
     def _set_aside(self, seeds: int) -> None:
         """Moves what there is into a folder of its own.
@@ -226,12 +231,13 @@ class RunFolder:
                 (self.path / name).replace(aside / name)
 
     def _note_versions(self, step: int) -> None:
-        """Records in config.json that a run goes on under other versions, or on another device."""
+        """Records in config.json that a run goes on under other versions or on another device."""
         path = self.path / "config.json"
         config = records.read_json(path)
         before = config.get("resumed", [config])[-1]
-        now = {name: self._config[name] for name in ("versions", "device")}
-        if now != {name: before[name] for name in now}:
+        now = {name: self._config[name] for name in ("versions", "device", "commit")}
+        # Older files do not say the commit.
+        if now != {name: before.get(name, now[name]) for name in now}:
             self._say("versions or device differ from before: the numbers may differ slightly")
             config["resumed"] = [*config.get("resumed", []), {"after_epoch": step, **now}]
             records.write_json(path, config)

@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import itertools
 import json
 import pathlib
 import platform
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -34,7 +36,7 @@ Names = Mapping[str, Any] | Sequence[str]
 
 
 def config(settings: Settings) -> dict[str, Any]:
-    """Every setting and version, ready for JSON."""
+    """Every setting, version and commit, ready for JSON."""
     return {"settings": _plain(dataclasses.asdict(settings)), **versions()}
 
 
@@ -47,7 +49,25 @@ def versions() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **found},
         "device": jax.devices()[0].device_kind,
+        "commit": commit(),
     }
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of the checkout that runs, with a plus if files of it have changed; else None."""
+    here = pathlib.Path(__file__)
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=here.parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # an environment may lie in another checkout
+        return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "-uno"))
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def epoch_line(epoch: Epoch) -> dict[str, Any]:
@@ -153,6 +173,21 @@ def moments(values: Sequence[float | None]) -> tuple[float | None, float | None]
     return rounded(np.mean(numbers), 6), std
 
 
+def groups(
+    runs: Sequence[Mapping[str, float]],
+) -> list[tuple[dict[str, float], list[int]]]:
+    """The swept values of every setting, ascending, with the numbers of its runs, one a seed.
+
+    Args:
+      runs: seed and swept values of each, as `Settings.runs` gives them.
+    """
+    found: dict[tuple, list[int]] = {}
+    for number, run in enumerate(runs):
+        values = tuple((name, value) for name, value in run.items() if name != "seed")
+        found.setdefault(values, []).append(number)
+    return [(dict(values), found[values]) for values in sorted(found)]
+
+
 def seeds_in_words(count: int) -> str:
     """1 seed, 2 seeds."""
     return f"{count} seed{'s' * (count > 1)}"
@@ -182,7 +217,7 @@ def concatenated(trees: Sequence[Any]) -> Any:
     return list(itertools.chain(*trees))
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: Mapping[str, Any]) -> str:
     """The summary as a short table, a line for each run."""
     names = list(result["runs"][0])
     lines = [[*names, "epoch", "train %", "valid %", "test %"]]

@@ -9,7 +9,9 @@ config.json, metrics.jsonl, summary.json and the best parameters, and the same c
 it was interrupted.
 """
 
+import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -21,7 +23,7 @@ from tqdm import tqdm
 
 from lrajax import data, training
 from lrajax.checks import at_least
-from lrajax.runs import placement, records, trackers
+from lrajax.runs import placement, records, tables, trackers
 from lrajax.runs.commands import commandline, helptext, train_flags
 from lrajax.runs.experiment import Experiment
 from lrajax.runs.folder import RunFolder
@@ -75,7 +77,7 @@ def show(settings: Settings, result: dict[str, Any]) -> None:
     """Prints the result's table."""
     how = f"{settings.algo}, {records.optimizer_of(vars(settings))}, {settings.dataset}"
     print(f"{how}: error at lowest validation error")
-    print(records.table(result))
+    print(tables.of_result(settings, result))
 
 
 def finish(experiment: Experiment, folder: RunFolder | None, run: training.Run, signal: int) -> int:
@@ -102,7 +104,18 @@ def finish(experiment: Experiment, folder: RunFolder | None, run: training.Run, 
     return 1 if diverged_at.all() or (folder and folder.error) else 0
 
 
-def main(values: flags.FlagValues) -> int:
+def origin(argv: Sequence[str], data_dir: str | None, dataset: data.Dataset) -> dict[str, Any]:
+    """What config.json says of where a run comes from, and what its network was made for."""
+    place = data_dir or os.environ.get(data.ENV_DATA_DIR)
+    return {
+        "command": f"{argv[0]} {shlex.join(argv[1:])}",
+        "data_dir": os.path.abspath(os.path.expanduser(place)) if place else None,
+        "image_shape": dataset.image_shape,
+        "num_classes": dataset.num_classes,
+    }
+
+
+def main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     """Flags to data to compiled epochs to a table; the exit status."""
     interruption = Interruption(say)
     # Guards for one's own code, which the library's and JAX's own transfers would set off.
@@ -136,7 +149,7 @@ def main(values: flags.FlagValues) -> int:
         )
         done, run = 0, None
         if folder:
-            folder.open()
+            folder.open(**origin(argv, values.data_dir, dataset))
             done, run = folder.resume(jax.eval_shape(experiment.start))
         title = pathlib.Path(values.out_dir or settings.algo).absolute().name
         tracked = Trackers(folders if jax.process_index() == 0 else {}, settings, title, done, say)
@@ -170,4 +183,4 @@ def begin(argv: Sequence[str]) -> NoReturn:
     except ValueError as error:
         commandline.fail(error, ("algo",))
     commandline.parse_flags(argv, values)
-    sys.exit(main(values))
+    sys.exit(main(values, argv))

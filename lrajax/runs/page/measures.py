@@ -1,20 +1,17 @@
 """What a finished run's parameters say beyond its errors; computed when a report is drawn."""
 
-import pathlib
-import zipfile
-import zlib
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import lrajax
 from lrajax import diagnostics, layers, losses, training
 from lrajax.data import Dataset, Examples
-from lrajax.runs import named
+from lrajax.runs import named, reading
 from lrajax.runs.settings import Settings
 
 BATCH = 1000  # validation examples that angles and discrepancy are measured on
@@ -25,7 +22,7 @@ class Measures(NamedTuple):
     """Of one run's parameters, on validation examples but for the confusion matrix.
 
     Attributes:
-      angles: degrees between the rule's and backprop's update, for each layer; NaN for
+      angles: degrees between the rule's and backprop's update, for each hidden layer; NaN for
         equilibrium propagation.
       feedback_angles: degrees between E and Wᵀ, NaN for layers whose feedback does not mirror W.
       discrepancy: D(y, x), mean over the examples; NaN for equilibrium propagation.
@@ -43,65 +40,57 @@ class Measures(NamedTuple):
 
 
 class Probe:
-    """Measures the parameters of one setting's runs."""
+    """Measures the parameters of a folder's runs."""
 
-    def __init__(self, settings: Settings, dataset: Dataset, values: Mapping[str, float]):
-        """Compiles nothing yet; `values` are the setting's swept values."""
-        shape = (dataset.image_shape, dataset.num_classes)
+    def __init__(self, settings: Settings, dataset: Dataset):
+        """Compiles nothing yet: one program serves all swept values."""
+        self.settings = settings
+        self.shape = (dataset.image_shape, dataset.num_classes)
         self.scale = settings.scale(dataset)
         self.dataset = dataset
-        self.algo = settings.make_algorithm(*shape, values)
-        self.backprop = settings.make_reference(*shape)
-        self.network = settings.make_network(*shape)
+        self.backprop = settings.make_reference(*self.shape)
+        self.network = settings.make_network(*self.shape)
         local_loss = settings.hyperparameters.get("local_loss", "gaussian")
         self.local_loss = losses.LOCAL_LOSSES[local_loss]
         self.clipped = named.rule(settings.algo).clipped
         self._measure = jax.jit(self._measures)
 
-    def start(self, seed: int) -> lrajax.Params:
+    def start(self, seed: int, values: Mapping[str, float]) -> lrajax.Params:
         """The parameters that a seed's run began with."""
-        key, size = jax.random.key(seed), len(self.dataset.train.y)
-        return training.to_predict(training.init_state(self.algo, optax.identity(), key, size))
+        algo = self.settings.make_algorithm(*self.shape, values)
+        return reading.start(algo, seed, len(self.dataset.train.y))
 
-    def selected(self, path: pathlib.Path, run: int) -> lrajax.Params:
-        """The parameters of best_params.npz that belong to the run of that number.
+    @functools.cached_property
+    def like(self) -> lrajax.Params:
+        """The shapes of a run's parameters."""
+        values = self.settings.swept(self.settings.runs()[0])
+        return jax.eval_shape(lambda: self.start(0, values))
 
-        Raises:
-          ValueError: the file is missing, damaged, or of another network.
-        """
-        template = jax.eval_shape(lambda: self.start(0))
-
-        def of_run(path, like):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return arrays[name][run].astype(like.dtype)
-
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return jax.tree_util.tree_map_with_path(of_run, template)
-        except (OSError, ValueError, LookupError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(
-                f"{path} is missing, damaged or of another network: run the same train command "
-                "again with another --out_dir"
-            ) from error
-
-    def measure(self, params: lrajax.Params) -> Measures:
-        """Everything, on the host."""
+    def measure(self, params: lrajax.Params, values: Mapping[str, float]) -> Measures:
+        """Everything, on the host, of parameters and the swept values they were trained with."""
         valid, test = (self._batch(part) for part in (self.dataset.valid, self.dataset.test))
         few = jax.tree.map(lambda a: a[:BATCH], valid)
         with jax.default_matmul_precision("float32"):  # as the runs were trained
-            return jax.tree.map(np.asarray, self._measure(params, few, test))
+            return jax.tree.map(np.asarray, self._measure(params, values, few, test))
 
     def _batch(self, examples: Examples) -> lrajax.Batch:
         rows = jnp.arange(len(examples.y))
         return training.to_batch(examples, rows, **self.scale)
 
-    def _measures(self, params: lrajax.Params, batch: lrajax.Batch, test: lrajax.Batch) -> Measures:
+    def _measures(
+        self,
+        params: lrajax.Params,
+        values: Mapping[str, jax.Array],
+        batch: lrajax.Batch,
+        test: lrajax.Batch,
+    ) -> Measures:
+        algo = self.settings.make_algorithm(*self.shape, values)
         key = jax.random.key(0)  # the same noise for every run, so that they can be compared
-        lambda_ = self.algo.compute_targets(params, batch, key=key)
+        lambda_ = algo.compute_targets(params, batch, key=key)
         angles, _ = diagnostics.update_angles_to_backprop(
-            self.backprop, self.algo, params, batch, key=key
+            self.backprop, algo, params, batch, key=key
         )
-        answer = self.algo.predict(params, test.x).argmax(axis=-1)
+        answer = algo.predict(params, test.x).argmax(axis=-1)
         size = self.dataset.num_classes
         discrepancy = diagnostics.total_discrepancy(self.network, lambda_, self.local_loss).mean()
         if self.clipped:
@@ -109,10 +98,10 @@ class Probe:
             # target is a state too, not the label.
             angles, discrepancy = (jnp.full_like(a, jnp.nan) for a in (angles, discrepancy))
         return Measures(
-            angles=angles,
+            angles=angles[:-1],  # the output's update is backprop's own
             feedback_angles=diagnostics.mirror_angles(params),
             discrepancy=discrepancy,
-            output_loss=self.algo.loss(batch.y, lambda_.z[-1]).mean(),
+            output_loss=algo.loss(batch.y, lambda_.z[-1]).mean(),
             saturation=self._saturation(lambda_),
             confusion=jnp.zeros((size, size), int).at[test.y.argmax(axis=-1), answer].add(1),
         )
