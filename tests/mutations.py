@@ -243,13 +243,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", default=[""], help="parts of files' paths")
     parser.add_argument("--sample", type=int, default=0, help="so many, spread over the files")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--list", action="store_true", help="name them and run nothing")
     given = parser.parse_args()
     chosen = [path for path in files() if any(word in str(path) for word in given.words)]
     every = [mutation for path in chosen for mutation in mutations_of(path)]
     if given.sample:
-        kept = random.Random(0).sample(range(len(every)), min(given.sample, len(every)))
-        every = [every[i] for i in sorted(kept)]
+        # As drawn: what is done when the script is interrupted is a fair sample too.
+        every = random.Random(given.seed).sample(every, min(given.sample, len(every)))
     if given.list:
         print(*every, f"{len(every)} mutations", sep="\n")
         return
@@ -261,12 +262,13 @@ def main():
         import jax  # noqa: F401
         import optax  # noqa: F401
 
-        started, survivors = time.monotonic(), []
-        for path in dict.fromkeys(mutation.path for mutation in every):
-            if fails(path, None, tests_of(path)):
-                sys.exit(f"{path.name}: {tests_of(path)} fail as they are")
+        started, survivors, sound = time.monotonic(), [], set()
         for done, mutation in enumerate(every):
+            path = mutation.path
             print(f"{done} of {len(every)}", end="\r", file=sys.stderr, flush=True)
+            if path not in sound and fails(path, None, tests_of(path)):
+                sys.exit(f"{path.name}: {tests_of(path)} fail as they are")
+            sound.add(path)
             if not fails(mutation.path, mutant(mutation), tests_of(mutation.path)):
                 survivors.append(mutation)
                 print(f"survives: {mutation}", flush=True)
