@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import dataclasses
 import json
 import pathlib
 import shlex
@@ -498,6 +499,17 @@ def test_attacks_follow_the_gradient_and_grow_with_their_size():
     assert error["none"] <= error["fgsm 0.01"]
     assert error["fgsm 0.1"] > 2 * error["noise 0.1"]
     assert error["pgd 0.1"] >= error["fgsm 0.1"]
+    # A network that takes standardised pixels, and standardisation by its first layer, are one.
+    scaled = Experiment(
+        dataclasses.replace(settings, standardize=True), data.load("digits"), num_devices=1
+    )
+    zero, one = (scaled.scale["standardize"](jnp.full((1, 64), x)) for x in (0.0, 1.0))
+    lowest, *others = last.run.best.params.forward
+    w = lowest["w"] / (one - zero)[..., None]
+    folded = {"w": w, "b": lowest["b"] - (zero[..., None] * w).sum(axis=1)}
+    same = probes.attacked(scaled, last.run.best.params._replace(forward=(folded, *others)))
+    for attack, errors in attacked.items():
+        np.testing.assert_allclose(same[attack], errors, atol=1.5, err_msg=attack)
     # The answers are the same, but so confident that the loss has next to no gradient.
     best = last.run.best.params
     confident = best._replace(

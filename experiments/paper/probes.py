@@ -130,10 +130,10 @@ def by_step(experiment: Experiment) -> dict[str, Any]:
     return {"every": EVERY, **jax.tree.map(lambda v: records.rounded(v, 5), found)}
 
 
-def first(experiment: Experiment, examples: Examples, size: int) -> lrajax.Batch:
-    """The first examples of a set, as a batch."""
+def first(experiment: Experiment, examples: Examples, size: int, **scale: Any) -> lrajax.Batch:
+    """The first examples of a set, as a batch; `scale` stands in for parts of the experiment's."""
     rows = jnp.arange(min(size, len(examples.y)))
-    return training.to_batch(examples, rows, **experiment.scale)
+    return training.to_batch(examples, rows, **{**experiment.scale, **scale})
 
 
 def represent(
@@ -214,16 +214,18 @@ def attacked(experiment: Experiment, params: lrajax.Params) -> dict[str, list]:
     "none": as they are; "noise": Gaussian, of that standard deviation; "fgsm": one step of that
     size along the sign of the loss's gradient (Goodfellow et al. 2015); "pgd": ten steps of a
     quarter of it, within that distance (Madry et al. 2018, but from the example itself). Both
-    follow the network's true gradient. Pixels stay in [0, 1].
+    follow the network's true gradient. Pixels stay in [0, 1], and are
+    standardised after the attack where the network takes them so.
     """
     algo, _ = experiment.make({})
     network = experiment.settings.make_network(*experiment.shape)
-    x, y = first(experiment, experiment.sets.test, 2_000)
+    standardize = experiment.scale["standardize"] or (lambda x: x)
+    x, y = first(experiment, experiment.sets.test, 2_000, standardize=None)
 
     def margin(params, x):
         # The loss is log(1 + e^margin): the same sign of the gradient, which would be rounded to 0
         # where the answer is confident.
-        (*_, logits), _ = forward(network, params.forward, x)
+        (*_, logits), _ = forward(network, params.forward, standardize(x))
         others = jnp.where(y == 1, -jnp.inf, logits)
         return jax.nn.logsumexp(others, axis=1) - (logits * y).sum(axis=1)
 
@@ -242,7 +244,7 @@ def attacked(experiment: Experiment, params: lrajax.Params) -> dict[str, list]:
 
     def error(attack, size):
         def of_run(params):
-            answer = algo.predict(params, attack(params, size))
+            answer = algo.predict(params, standardize(attack(params, size)))
             return training.measure(algo, y, answer).error
 
         return records.rounded(jax.jit(jax.vmap(of_run))(params))
