@@ -74,8 +74,8 @@ TESTS = {
     "rfa": ["test_rfa.py", "test_properties.py::test_no_two_weights_are_drawn_alike"],
     "dfa": ["test_dfa.py", "test_properties.py::test_no_two_weights_are_drawn_alike"],
 }
-# Every rule, since with dense layers no test sees which activity below it hands to a layer.
-POOLED = "test_wider_layers.py::test_errors_go_to_the_units_that_were_pooled"
+# Of every rule, since with dense layers no test sees which activity below it hands to a layer.
+POOLED = "test_errors_go_to_the_units_that_were_pooled"
 SECONDS = 200  # of a core, for a mutation that never ends
 
 
@@ -207,7 +207,15 @@ def tests_of(path: pathlib.Path) -> list[str]:
     own = f"test_{stem}.py"
     named = [own] if (ROOT / "tests" / own).exists() else ["test_contract.py"]
     tests = TESTS.get(stem, named)
-    return [*tests, POOLED] if path.parent.name == "algorithms" else tests
+    pooled = f"test_wider_layers.py::{POOLED}"
+    return [*tests, pooled] if path.parent.name == "algorithms" else tests
+
+
+def selected(path: pathlib.Path) -> list[str]:
+    """What narrows these tests: of those that run every rule, a rule's file needs its own."""
+    rule = path.stem.removeprefix("_")
+    own = path.parent.name == "algorithms" and f"test_{rule}.py" in tests_of(path)
+    return ["-k", f"not {POOLED} or {rule}"] if own else []
 
 
 def fails(path: pathlib.Path, tree: ast.Module | None, tests: list[str]) -> bool:
@@ -224,7 +232,8 @@ def fails(path: pathlib.Path, tree: ast.Module | None, tests: list[str]) -> bool
     words = ["-x", "-n0", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
     status = 1
     try:
-        status = int(pytest.main([*words, *(str(ROOT / "tests" / test) for test in tests)]))
+        paths = (str(ROOT / "tests" / test) for test in tests)
+        status = int(pytest.main([*words, *selected(path), *paths]))
     finally:
         os._exit(status)
 

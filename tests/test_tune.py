@@ -32,7 +32,9 @@ def whole(tmp_path_factory):
         patch.setattr(
             training, "make_epoch", lambda *a, **k: traces.append(a) or make_epoch(*a, **k)
         )
-        list(search(folder).generations(TRIALS))
+        one = search(folder)
+        list(one.generations(TRIALS))
+        one.close()
     return folder, len(traces)
 
 
@@ -53,17 +55,50 @@ def test_the_better_half_goes_on(whole):
         assert max(kept) <= left
 
 
-def test_a_search_that_was_cut_off_goes_on_as_it_would_have(whole, tmp_path):
-    first = search(tmp_path)
-    next(first.generations(TRIALS))
-    # It dies while the next generation is asked for.
-    first.study.ask()
+def test_a_search_that_was_cut_off_goes_on_as_it_would_have(whole, tmp_path, monkeypatch):
+    first, told = search(tmp_path), []
+    tell = first.study.tell
+
+    def dies(*trial, **outcome):
+        """In the middle of what the study is told of a generation."""
+        told.append(tell(*trial, **outcome))
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(first.study, "tell", dies)
+        with pytest.raises(KeyboardInterrupt):
+            next(first.generations(TRIALS))
+    with pytest.raises(ValueError, match="in use by another process"):
+        search(tmp_path)
+    first.close()
+    # It dies again while the next generation is asked for, and leaves half a line.
+    second = search(tmp_path)
+    second.study.ask()
+    second.close()
+    with open(tmp_path / "journal.log", "a") as file:
+        file.write('{"op_code": 4, "wor')
     second = search(tmp_path)
     list(second.generations(TRIALS))
     assert lines(tmp_path) == lines(whole[0])
     presets = [json.loads((f / "preset.json").read_text()) for f in (tmp_path, whole[0])]
     assert presets[0] == presets[1]
     assert list(second.generations(TRIALS)) == []
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("storage", "journal", "words"),
+    [
+        ("nonsense", "", "storage=nonsense cannot be used"),
+        ("sqlite:////nowhere/x", "", "storage=sqlite:////nowhere/x cannot be used"),
+        (None, "nonsense\n{}\n", "journal.log is damaged: bring it back, or delete it"),
+    ],
+)
+def test_what_no_search_can_be_kept_in_is_named(storage, journal, words, tmp_path):
+    (tmp_path / "journal.log").write_text(journal)
+    with pytest.raises(ValueError, match=words):
+        search(tmp_path, storage=storage)
 
 
 def test_train_takes_the_preset_and_other_flags_before_it(whole):

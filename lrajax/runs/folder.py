@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 import lrajax
 from lrajax import checkpoint
@@ -23,6 +23,23 @@ from lrajax.training import Run
 
 class InUseError(ValueError):
     """Another process is at work in the folder."""
+
+
+def lock(folder: pathlib.Path) -> IO:
+    """Takes a folder as long as the file that is returned is open; even kill -9 closes it.
+
+    Raises:
+      InUseError: another process has it.
+    """
+    file = open(folder / ".lock", "a")  # noqa: SIM115 - held as long as the work
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise InUseError(
+            f"out_dir={folder} is in use by another process: wait for it, or choose another folder"
+        ) from None
+    return file
 
 
 class RunFolder:
@@ -71,16 +88,7 @@ class RunFolder:
         self._origin = origin
         with self._refusing():
             self.path.mkdir(parents=True, exist_ok=True)
-            # The lock goes when the process does, even by kill -9.
-            self._lock = open(self.path / ".lock", "a")  # noqa: SIM115 - held as long as the run
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._lock.close()
-                raise InUseError(
-                    f"out_dir={self.path} is in use by another process: "
-                    "wait for it, or choose another folder"
-                ) from None
+            self._lock = lock(self.path)
             self._check_same()  # whoever had the lock may have begun a run, or ended this one
             self._take_over()
             self._metrics.touch()

@@ -7,9 +7,10 @@ killed, and goes on, asks what it would have asked.
 """
 
 import json
+import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from lrajax import checkpoint, initializers, training
 from lrajax.data import Dataset
 from lrajax.runs import presets, records
 from lrajax.runs.experiment import Experiment
+from lrajax.runs.folder import lock
 from lrajax.runs.settings import Settings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the progress bar says it
@@ -122,6 +124,24 @@ def _schemes(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _study(name: str, storage: Callable[[], Any], complaint: str) -> optuna.Study:
+    """The study of that name; ValueError with the complaint if the storage cannot be used."""
+    try:
+        return optuna.create_study(study_name=name, storage=storage(), load_if_exists=True)
+    except Exception as error:  # of any driver there is
+        raise ValueError(complaint) from error
+
+
+def _journal(path: pathlib.Path) -> optuna.storages.JournalStorage:
+    """A storage in a file, without a last line that a full disk or a death has cut short.
+
+    Optuna would write on behind it, and never read past it again.
+    """
+    if path.exists():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+
+
 class Candidate:
     """A trial in training."""
 
@@ -190,25 +210,39 @@ class Search:
           workers: trials that train side by side.
 
         Raises:
-          ValueError: settings that cannot be run, or a folder that cannot be used.
+          ValueError: settings that cannot be run, or a folder or a storage that cannot be used.
         """
         self.rule, self.folder, self.seed, self.workers = lrajax.RULES[algo], folder, seed, workers
-        self.programs = {}
+        self.programs, self._lock = {}, None
         for opt in OPTIMIZER_RATES:
             settings = presets.resolve(algo, **{**fields, "opt": opt, "schedule": "cosine"})
             self.programs[opt] = Program(settings, dataset)
         self.epochs = settings.epochs
         records.check_writable("out_dir", folder)
-        with records.usable("out_dir", folder):
-            journal = JournalFileBackend(str(folder / "journal.log"))
-        self.study = optuna.create_study(
-            study_name=f"{algo} {json.dumps(fields, sort_keys=True, default=list)}",
-            storage=storage or optuna.storages.JournalStorage(journal),
-            load_if_exists=True,
-        )
+        name = f"{algo} {json.dumps(fields, sort_keys=True, default=list)}"
+        if storage:
+            self.study = _study(name, lambda: storage, f"storage={storage} cannot be used: mend it")
+            return  # trials that run may be other machines'
+        self._lock = lock(folder)
+        journal = folder / "journal.log"
+        try:
+            self.study = _study(
+                name,
+                lambda: _journal(journal),
+                f"{journal} is damaged: bring it back, or delete it",
+            )
+        except ValueError:
+            self.close()
+            raise
+        # What a process that died had trained, and what is asked for again.
+        self._settle(self.study.user_attrs.get("generation", {}))
         for trial in self._trials(optuna.trial.TrialState.RUNNING):
-            # Of a process that died: it is asked for again.
             self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def close(self) -> None:
+        """Gives the folder free; the end of the process does so too."""
+        if self._lock:
+            self._lock.close()
 
     def _trials(self, *states: optuna.trial.TrialState) -> list[optuna.trial.FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states)
@@ -228,7 +262,7 @@ class Search:
         while len(self.ended) < trials and self.passes < passes:
             done = len(self.ended)
             self.study.sampler = optuna.samplers.TPESampler(
-                seed=1_000_003 * self.seed + done, constant_liar=True
+                seed=(1_000_003 * self.seed + done) % 2**32, constant_liar=True
             )
             size = min(GENERATION, trials - done)
             asked = [Candidate(self.study.ask(), self.rule, done + i) for i in range(size)]
@@ -246,13 +280,24 @@ class Search:
                 list(pool.map(Candidate.train, alive, *zip(*jobs, strict=True)))
             ranked = sorted(alive, key=lambda c: (c.error, c.index))
             alive = ranked[: (len(ranked) + 1) // 2] if fraction > 1 else alive
-        longest = max(len(candidate.curve) for candidate in candidates)
-        for candidate in candidates:
-            candidate.trial.set_user_attr("line", candidate.line())
-            candidate.trial.report(candidate.error, len(candidate.curve))
-            whole = len(candidate.curve) == longest
-            state = optuna.trial.TrialState.COMPLETE if whole else optuna.trial.TrialState.PRUNED
-            self.study.tell(candidate.trial, candidate.error if whole else None, state)
+        lines = {str(candidate.trial.number): candidate.line() for candidate in candidates}
+        self.study.set_user_attr("generation", lines)  # one write: all survives, or nothing
+        self._settle(lines)
+
+    def _settle(self, lines: Mapping[str, dict[str, Any]]) -> None:
+        """Tells the study what a generation's trials have come to, as far as it does not know."""
+        longest = max((len(line["valid_error"]) for line in lines.values()), default=0)
+        for running in self._trials(optuna.trial.TrialState.RUNNING):
+            if str(running.number) not in lines:
+                continue
+            line = lines[str(running.number)]
+            trial, curve = optuna.trial.Trial(self.study, running._trial_id), line["valid_error"]
+            trial.set_user_attr("line", line)
+            trial.report(min(curve), len(curve))
+            if len(curve) == longest:
+                self.study.tell(trial, min(curve))
+            else:
+                self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
 
     def _keep(self) -> None:
         """Writes the files anew from the storage, which alone must survive."""

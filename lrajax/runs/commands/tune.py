@@ -8,6 +8,7 @@ The folder keeps a line a trial in trials.jsonl, the choice in preset.json and t
 journal.log: the same command goes on where it was interrupted, and asks for what it would have.
 """
 
+import contextlib
 import pathlib
 import sys
 
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 import lrajax
 from lrajax import data
-from lrajax.checks import at_least, one_of
+from lrajax.checks import at_least, between, one_of
 from lrajax.runs.commands import commandline
 
 FLAGS = flags.FlagValues()
@@ -56,6 +57,7 @@ def main() -> None:
         one_of("task", TASK.value, tuning.TASKS)
         for flag in (TRIALS, WORKERS, *(f for f in (EPOCHS, PASSES) if f.value is not None)):
             at_least(flag.name, flag.value, 1)
+        between("seed", SEED.value, 0, 2**32 - 1)
         fields = dict(tuning.TASKS[TASK.value].fields)
         if EPOCHS.value is not None:
             fields["epochs"] = EPOCHS.value
@@ -72,10 +74,17 @@ def main() -> None:
     except ValueError as error:
         commandline.fail(error, FLAGS)
     bar = tqdm(initial=len(search.ended), total=TRIALS.value, unit="trial", desc=ALGO.value)
-    for generation in search.generations(TRIALS.value, PASSES.value or float("inf")):
-        bar.update(len(generation))
-        bar.set_postfix_str(f"best {search.study.best_value:.2f} % valid")
-    bar.close()
+    with bar, contextlib.closing(search):
+        try:
+            for generation in search.generations(TRIALS.value, PASSES.value or float("inf")):
+                bar.update(len(generation))
+                bar.set_postfix_str(f"best {search.study.best_value:.2f} % valid")
+        except OSError as error:
+            bar.close()
+            sys.exit(
+                f"{commandline.program()}: --out_dir={search.folder} cannot be written "
+                f"({error.strerror}): make room, and the same command goes on"
+            )
     print(f"{search.folder / 'preset.json'}: {search.study.best_value:.2f} % validation error")
 
 
