@@ -26,8 +26,8 @@ def at_least(name: str, value, minimum) -> None:
     """
     if isinstance(value, jax.core.Tracer):
         return
-    number = _as_computed(value)
-    if not np.all(np.isfinite(number)) or not np.all(number >= minimum):
+    given = _as_computed(name, value)
+    if not np.all(np.isfinite(given)) or not np.all(given >= minimum):
         raise ValueError(f"{name}={value} must be a finite number, at least {minimum}")
 
 
@@ -35,9 +35,9 @@ def positive(name: str, value) -> None:
     """Raises ValueError unless `value` is finite and > 0 (traced values pass)."""
     if isinstance(value, jax.core.Tracer):
         return
-    number = _as_computed(value)
-    if not np.all(np.isfinite(number)) or not np.all(number > 0):
-        raise ValueError(f"{name}={value} must be a finite number above 0, in {number.dtype} too")
+    given = _as_computed(name, value)
+    if not np.all(np.isfinite(given)) or not np.all(given > 0):
+        raise ValueError(f"{name}={value} must be a finite number above 0, in {given.dtype} too")
 
 
 def between(name: str, value, minimum, maximum) -> None:
@@ -112,7 +112,10 @@ def as_key(key: Any) -> jax.Array:
     raise ValueError(f"key={key!r} is no key of random numbers: write jax.random.key(0)")
 
 
-def _as_computed(value) -> np.ndarray:
+def _as_computed(name: str, value: Any) -> np.ndarray:
     # 1e39 is infinite, and 1e-50 zero, where the numbers are float32.
     with np.errstate(over="ignore", under="ignore"):
-        return np.asarray(value).astype(jax.numpy.result_type(float))
+        try:
+            return np.asarray(value).astype(jax.numpy.result_type(float))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}={value!r} must be a number") from error

@@ -126,6 +126,24 @@ def test_a_preset_of_another_rule_or_none_is_refused(whole, tmp_path):
             train_flags.settings(values)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"seeds": [3]}, "no search chooses seeds: drop it"),
+        ({"epochs": 1.5}, "no search chooses epochs: drop it"),
+        ({"lr": "x"}, "lr='x' must be a number"),
+        ({"weight_decay": None}, "weight_decay=None must be a number"),
+    ],
+)
+def test_what_no_search_chooses_is_refused(chosen, message, tmp_path):
+    path = tmp_path / "preset.json"
+    path.write_text(json.dumps({"settings": {"algo": "lra_e", **chosen}}))
+    values = train_flags.define()
+    values(["train.py", f"--preset={path}"])
+    with pytest.raises(ValueError, match=f"^preset={path}: {message}$"):
+        train_flags.settings(values)
+
+
 def test_every_range_holds_the_default():
     for rule in lrajax.RULES.values():
         for name, (low, high) in rule.traced.items():

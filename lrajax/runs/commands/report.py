@@ -89,7 +89,8 @@ def report(argv: Sequence[str] | None) -> None:
     except ValueError as error:
         sys.exit(f"{commandline.program()}: {error}")
     except OSError as error:
-        sys.exit(f"{commandline.program()}: {error.filename} cannot be written ({error.strerror})")
+        where = error.filename or folder  # a full disk has no name
+        sys.exit(f"{commandline.program()}: {where} cannot be written ({error.strerror})")
     for sentence in shown.missing:
         print(f"{commandline.program()}: {sentence}", file=sys.stderr)
     print(f"{folder / 'index.html'}")

@@ -20,7 +20,7 @@ import lrajax
 from lrajax import data
 from lrajax.algorithms import Hyperparameter
 from lrajax.base import Initializer
-from lrajax.checks import between
+from lrajax.checks import between, number
 from lrajax.networks import NETWORKS
 from lrajax.runs import named, presets
 from lrajax.runs.commands import commandline
@@ -175,8 +175,16 @@ def read_preset(path: str, algo: str) -> dict[str, Any]:
         ) from error
     if of != algo:
         raise ValueError(f"preset={path} is of {of}: write --algo={of}")
-    numbers = swept(algo) & chosen.keys()
-    return {name: (value,) if name in numbers else value for name, value in chosen.items()}
+    every = {"opt", "lr", "schedule", "weight_decay", *named.rule(algo).hyperparameters}
+    if others := sorted(chosen.keys() - every):
+        raise ValueError(f"preset={path}: no search chooses {others[0]}: drop it")
+    numbers = (swept(algo) | {"weight_decay"}) & chosen.keys()
+    try:
+        chosen |= {name: number(name, chosen[name]) for name in numbers}
+    except ValueError as error:
+        raise ValueError(f"preset={path}: {error}") from error
+    several = swept(algo) & chosen.keys()
+    return {name: (value,) if name in several else value for name, value in chosen.items()}
 
 
 def about(owners: dict[str, Hyperparameter]) -> str:
