@@ -164,9 +164,27 @@ def _affine(
         out_shape=out_shape,
         init=lambda key, initializer: {"w": draw(key, initializer), "b": jnp.zeros(bias_shape)},
         init_feedback=lambda key, initializer: {"w": draw(key, initializer)},
-        pre=lambda theta, z: product(theta["w"], z) + jnp.broadcast_to(theta["b"], out_shape),
+        pre=lambda theta, z: _errors_computed_once(
+            product(theta["w"], z) + jnp.broadcast_to(theta["b"], out_shape)
+        ),
         post=parse_activation(activation),
     )
+
+
+@jax.custom_vjp
+def _errors_computed_once(h: Array) -> Array:
+    """The pre-activity itself, whose error XLA does not compute anew for every product with it.
+
+    The update of a kernel is a product with the error transposed. Where the last operation of an
+    error is on one array, a factor say, XLA's CPU repeats all of them as it transposes, over
+    strided memory (docs/evidence/speed.md); not so where it is a choice between two.
+    """
+    return h
+
+
+_errors_computed_once.defvjp(
+    lambda h: (h, None), lambda _, error: (jnp.where(jnp.isnan(error), jnp.nan, error),)
+)
 
 
 def _check_image(in_shape: tuple[int, ...]) -> None:
