@@ -1,4 +1,4 @@
-"""Writes the tables of rules in README.md and docs/index.md from the records, `lrajax.RULES`.
+"""Writes the tables of rules in README.md and docs/: from the records, `lrajax.RULES`, and audits.
 
 python docs/tables.py
 """
@@ -6,6 +6,7 @@ python docs/tables.py
 import inspect
 import pathlib
 import re
+from collections.abc import Mapping
 
 import lrajax
 
@@ -38,13 +39,37 @@ def feedback(rule: lrajax.Rule) -> str:
     return "drawn once, fixed" if rule.fixed_feedback else "learned"
 
 
+def cards(found: Mapping[str, lrajax.Card]) -> str:
+    """What each rule needs and costs, from its card."""
+    rows = ["| `--algo` | W's transposes | φ′ | products in a row | products over backprop's |"]
+    rows += ["| --- | --- | --- | --- | --- |"]
+    for name, card in found.items():
+        cells = [f"[`{name}`](../rules/{name}.md)", *needs(card)]
+        rows.append(f"| {' | '.join(cells)} | {card.products_over_backprop:.2f} |")
+    return "\n".join(rows) + "\n"
+
+
+def needs(card: lrajax.Card) -> tuple[str, str, str]:
+    """Whether a rule needs transposes of W and derivatives, and how many products in a row."""
+    hidden_to_output = len(card.angles) - 1
+    transposes = {(): "none", (hidden_to_output,): "the output's"}.get(card.transposes, "all")
+    signs = ", their signs alone" if card.signs_alone else ""
+    return transposes + signs, "yes" if card.derivatives else "no", str(card.depth)
+
+
 def written(text: str, table: str) -> str:
     """The page with this table in place of the one it has."""
     return re.sub(r"\| `--algo` \|.*\n(?:\|.*\n)+", lambda _: table, text)
 
 
+CARDS = ROOT / "docs" / "api" / "cards.md"
+SIZES = (64, 32, 32, 32, 10)  # of the network that the cards are of
 PAGES = {ROOT / "README.md": readme, ROOT / "docs" / "index.md": index}
 
 if __name__ == "__main__":
     for path, table in PAGES.items():
         path.write_text(written(path.read_text(), table()))
+    found = {
+        name: lrajax.audit(make, lrajax.mlp(SIZES)) for name, make in lrajax.ALGORITHMS.items()
+    }
+    CARDS.write_text(written(CARDS.read_text(), cards(found)))

@@ -411,6 +411,8 @@ def write(results: dict[str, dict[str, dict]], out: pathlib.Path) -> None:
     for name, draw in {**figures.FIGURES, "autoencoder": figures.autoencoder}.items():
         if results[name]:
             figures.save(draw(results[name]), out.parent / "figures" / name)
+    if results["table1"] or results["table2"]:
+        figures.save(figures.headline(results), out.parent / "figures" / "headline")
 
 
 def main() -> None:

@@ -90,7 +90,7 @@ def audit(
     flops, usual = (_products(step, params, batch), _products(standard, bare, batch))
     held, little = (_memory(step, params, batch), _memory(standard, bare, batch))
     turning = _transposes(rule, network, params, few, key, scale=10.0)
-    gentle = _transposes(rule, network, params, few, key, scale=None)
+    gentle = _transposes(rule, network, params, few, key, scale=0.5)
     angles, _ = update_angles_to_backprop(reference, rule, params, batch, key=key)
     return Card(
         transposes=turning,
@@ -125,7 +125,7 @@ def _step(rule: Algorithm, key: PRNGKeyArray) -> Callable[[Params, Batch], Param
 # --- What goes down ------------------------------------------------------------------------------
 
 
-def _transposes(rule, network, params, batch, key, scale: float | None) -> tuple[int, ...]:
+def _transposes(rule, network, params, batch, key, scale: float) -> tuple[int, ...]:
     """Layers whose W moves the hidden errors though no activity of the forward pass moves."""
 
     def hidden_errors(forward_params):
@@ -149,7 +149,7 @@ def _moved(a: Array, b: Array) -> bool:
     return bool(jnp.abs(a - b).max() > 1e-3 * jnp.abs(a).max())
 
 
-def _unseen(layer: Layer, theta: PyTree, z_below: Array, key, scale: float | None) -> PyTree:
+def _unseen(layer: Layer, theta: PyTree, z_below: Array, key, scale: float) -> PyTree:
     """Forward parameters that give the same pre-activity at `z_below`.
 
     Args:
@@ -157,19 +157,17 @@ def _unseen(layer: Layer, theta: PyTree, z_below: Array, key, scale: float | Non
       theta: its parameters.
       z_below: the activity below, [B, *in_shape].
       key: of the direction.
-      scale: of the change over W's own size; None for one too small to turn any sign.
+      scale: of the change of each number over its own size; below 1 no sign turns.
     """
     flat, unflatten = ravel_pytree(theta)
     matrix = jax.jacobian(lambda v: layers.pre(layer, unflatten(v), z_below).ravel())(flat)
-    # What is 0, biases say, has no sign and stays.
-    matrix = jnp.where(flat[None] != 0, matrix.reshape(-1, flat.size), 0)
+    matrix = (
+        matrix.reshape(-1, flat.size) * jnp.abs(flat)[None]
+    )  # of changes relative to their sizes
     direction = jax.random.normal(key, flat.shape) * (flat != 0)
     # The part of it that no pre-activity sees: what is left beside the rows of the Jacobian.
     direction = direction - matrix.T @ jnp.linalg.lstsq(matrix.T, direction)[0]
-    if scale is not None:
-        return unflatten(flat + scale * jnp.abs(flat).max() / jnp.abs(direction).max() * direction)
-    room = jnp.where(flat != 0, jnp.abs(flat) / jnp.maximum(jnp.abs(direction), 1e-30), jnp.inf)
-    return unflatten(flat + 0.5 * room.min() * direction)
+    return unflatten(flat + scale * jnp.abs(flat) * direction / jnp.abs(direction).max())
 
 
 # --- What it needs -------------------------------------------------------------------------------

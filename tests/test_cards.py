@@ -1,6 +1,7 @@
 """lrajax/cards.py: the properties of every rule, pinned, and costs counted by hand."""
 
 import itertools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,23 @@ def test_what_a_rule_needs(name, cards):
 
 def test_every_rule_is_pinned():
     assert PROPERTIES.keys() == lrajax.RULES.keys()
+
+
+def test_the_page_of_cards_has_them(cards, monkeypatch):
+    """Of a network of as many layers; `python docs/tables.py` writes it."""
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / "docs")
+    import tables
+
+    assert len(tables.SIZES) == len(SIZES)
+    text = tables.CARDS.read_text()
+    for name, card in cards.items():
+        assert f"| [`{name}`](../rules/{name}.md) | {' | '.join(tables.needs(card))} |" in text
+
+
+def test_backprop_needs_more_than_signs_of_wide_layers():
+    """Where some weight is always close to turning its sign."""
+    network = lrajax.mlp((20, 32, 32, 4))
+    assert not audit(lrajax.backprop, network).signs_alone
 
 
 def test_without_derivatives_lra_e_asks_for_none():

@@ -2,7 +2,7 @@
 
 import ast
 import functools
-import importlib
+import importlib.util
 import inspect
 import itertools
 import os
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import pytest
 
 import lrajax
@@ -41,9 +42,15 @@ def test_python_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_path):
 
 @pages_with("bash")
 def test_commands_of_a_page_run(page, tmp_path):
-    """As written but for one epoch, on digits where the data is the reader's."""
+    """As written but for one epoch, on digits where the data is the reader's.
+
+    Trackers that are not installed are left out.
+    """
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     script = "\n".join(("set -e", *blocks(page, "bash")))
+    for package in ("wandb", "mlflow"):
+        if importlib.util.find_spec(package) is None:
+            script = re.sub(rf"--{package}=\S+", "", script)
     script = re.sub(r"--data_dir=\S+", "", script)
     script = re.sub(r"--dataset=\w+(?![\w.])", "--dataset=digits", script)
     script = re.sub(r"(experiments/train\.py .*)", r"\1 --epochs=1", script)
@@ -124,6 +131,23 @@ def test_everything_public_is_in_the_reference():
     for module in modules(lrajax):
         package, _, name = module.__name__.rpartition(".")
         assert {module.__name__, package} & targets - {"lrajax"} or name.startswith("_"), name
+
+
+@pytest.mark.parametrize("name", lrajax.RULES)
+def test_the_glossary_has_what_a_rule_hands_on(name, network, batch):
+    """The fields of its `aux`, or `()`."""
+    algo = lrajax.ALGORITHMS[name](network)
+    params = jax.eval_shape(algo.init, jax.random.key(0))
+    found = jax.eval_shape(
+        lambda params: algo.compute_targets(params, batch, key=jax.random.key(0)), params
+    )
+    glossary = (DOCS / "glossary.md").read_text()
+    (row,) = [line for line in glossary.splitlines() if re.match(rf"\|.*`{name}`.*\|", line)]
+    kinds = {type(aux) for aux in (found.aux, *found.aux)}
+    for kind in kinds:
+        if hasattr(kind, "_fields"):
+            assert f"{kind.__name__}({', '.join(kind._fields)})" in row
+    assert ("| `()` |" in row) == (found.aux == ())
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """The README's snippets and commands, run as written."""
 
+import json
 import pathlib
 import re
 import shlex
@@ -55,6 +56,33 @@ def test_commands_run_in_the_order_of_the_page(tmp_path):
     assert set(ran) == SHORT.keys()
     assert (tmp_path / "runs" / "first" / "report" / "index.html").exists()
     assert (tmp_path / "RESULTS.md").exists()
+
+
+def test_the_headline_is_that_of_the_results():
+    """Mean, deviation, seeds and epochs of a committed cell, and the paper's number."""
+    record = json.loads((ROOT / "results" / "table1" / "lra_e-3.json").read_text())
+    settings, summary = record["settings"], record["summary"]
+    said = "{test_error_mean:.2f} ± {test_error_std:.2f} %**".format(**summary)
+    extent = f"({len(settings['seeds'])} seeds, {settings['epochs']} epochs"
+    assert f"**{said} test error on MNIST with three hidden layers {extent}" in " ".join(
+        README.split()
+    )
+    cell = f"{summary['test_error_mean']:.2f} ± {summary['test_error_std']:.2f} (5) / 2.20 "
+    assert cell in (ROOT / "RESULTS.md").read_text()
+
+
+def test_every_link_of_a_release_is_absolute_and_leads_to_a_file(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / ".github")
+    import release_pages
+
+    page = release_pages.absolute(README, "https://host/me/lrajax/blob/v1")
+    relative = set(re.findall(r"\]\((?!https:)([^)]+)\)", README))
+    assert "docs/tutorial.md" in relative
+    for path in relative:
+        kind = "raw" if path.endswith(".png") else "blob"
+        assert f"](https://host/me/lrajax/{kind}/v1/{path})" in page
+        assert (ROOT / path).exists()
+    assert not re.findall(r"\]\((?!https:)", page)
 
 
 def test_ci_runs_the_test_command_of_the_readme():

@@ -7,11 +7,12 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from lrajax import RULES
 from lrajax.runs.page.figures import COLOURS
 from lrajax.runs.records import extent, optimizer_of
+from paper import cells
 
 matplotlib.use("Agg")
 plt.rcParams["svg.hashsalt"] = "lrajax"  # the same figure gives the same file
@@ -157,6 +158,41 @@ def sigma(records: dict[str, dict]) -> Figure:
         frame.set(title=f"sigma_loss={name}", xlabel="step", yscale="log")
     axes[0, 0].set_ylabel("|σ|")
     axes[0, 0].legend(fontsize=8)
+    return canvas
+
+
+def headline(results: dict[str, dict[str, dict]]) -> Figure:
+    """Tables 1 and 2 at a glance: test error by depth, ours beside the paper's single runs.
+
+    What is at chance, equilibrium propagation at 8 layers, is beyond the axes.
+    """
+    canvas, frames = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    shown = (("table1", "mnist", "MNIST", 12), ("table2", "fashion_mnist", "Fashion-MNIST", 24))
+    for frame, (target, dataset, title, highest) in zip(frames, shown, strict=True):
+        for colour, (algo, printed) in zip(COLOURS, cells.PAPER[dataset].items(), strict=False):
+            found = {depth: results[target].get(f"{algo}-{depth}") for depth in cells.DEPTHS}
+            ours = {depth: record["summary"] for depth, record in found.items() if record}
+            if not ours:
+                continue
+            means = [one["test_error_mean"] for one in ours.values()]
+            stds = [one["test_error_std"] or 0 for one in ours.values()]
+            frame.errorbar(
+                list(ours), means, stds, fmt="o-", ms=4, capsize=3, color=colour, label=CELLS[algo]
+            )
+            frame.plot(cells.DEPTHS, [test for _, test in printed], "x", color=colour)
+        frame.set(
+            title=title,
+            xlabel="hidden layers",
+            xticks=cells.DEPTHS,
+            yscale="log",
+        )
+        frame.set_ylim(top=highest)
+        frame.yaxis.set_major_locator(LogLocator(10, (1, 1.2, 1.5, 2, 3, 5)))
+        frame.yaxis.set_major_formatter("{x:g}")
+        frame.yaxis.set_minor_locator(NullLocator())
+    frames[0].set_ylabel("test error, %")
+    frames[0].plot([], [], "x", color="grey", label="the paper's single run")
+    canvas.legend(*frames[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     return canvas
 
 
