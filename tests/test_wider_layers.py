@@ -214,6 +214,16 @@ def test_shared_weights_step_by_examples_and_seeds():
 
 # Those whose errors come down from layer to layer. The others' come straight from the output, or
 # settle, and then a unit feels what is below it too.
+def test_a_projected_block_keeps_the_states_of_both_parts():
+    parts = {name: layers.batch_norm(layers.dense(3, 2)) for name in ("block", "projection")}
+    layer, z = layers.residual(*parts.values()), draw(5, 3)
+    theta = layer.init(KEY, lrajax.initializers.GLOROT)
+    state = layers.remember(layer, theta, layer.init_state(theta), z)
+    for name, part in parts.items():
+        alone = layers.remember(part, theta[name], part.init_state(theta[name]), z)
+        chex.assert_trees_all_equal(state[name], alone)
+
+
 FROM_ABOVE = [
     name
     for name in lrajax.ALGORITHMS
