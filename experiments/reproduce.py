@@ -69,7 +69,7 @@ def chosen_cells() -> list[cells.Cell]:
     """The cells that the flags ask for."""
     count = SEEDS.value if SEEDS.value is not None else 1 if QUICK.value else 5
     at_least("seeds", count, 1)
-    for target in TARGET.value:
+    for target in TARGET.value or [""]:
         one_of("target", target, ["all", *TARGETS])
     seeds = tuple(range(count))
     smaller = {"width": 16, "dataset": "digits"}

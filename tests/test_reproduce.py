@@ -363,6 +363,7 @@ def test_a_figure_drawn_again_gives_the_same_file(tmp_path):
     ("flags", "words"),
     [
         (["--target=table4"], ["--target", "table3"]),
+        (["--target="], ["--target", "choose one of"]),
         (["--cells=lra-e"], ["--cells", "lra_e-3"]),
         (["--seeds=0"], ["--seeds", "at least 1"]),
         (["--data_dir=/nowhere"], ["--data_dir"]),
