@@ -1,9 +1,9 @@
-"""Says where the repository is, in what a release's index page shows.
+"""Writes the index page of a release, and says there where the repository is.
 
     python .github/release_pages.py https://HOST/OWNER/NAME/blob/v1.2.3
 
-README.md's links become absolute, for an index page has none of the files; setup.cfg gets the
-address. The release workflow runs it on its own copy, and nothing of it is committed.
+INDEX.md is README.md with absolute links, for an index page has none of the files; setup.cfg gets it
+in README.md's place, and the address. The release workflow runs this; nothing of it is committed.
 """
 
 import pathlib
@@ -21,12 +21,13 @@ def absolute(text: str, url: str) -> str:
 
 
 def main() -> None:
-    """Changes README.md and setup.cfg in place."""
+    """Writes INDEX.md and changes setup.cfg."""
     url = sys.argv[1]
-    readme, setup = ROOT / "README.md", ROOT / "setup.cfg"
-    readme.write_text(absolute(readme.read_text(), url))
-    source = f"project_urls =\n    Source = {url}\n"
-    setup.write_text(setup.read_text().replace("project_urls =\n", source))
+    (ROOT / "INDEX.md").write_text(absolute((ROOT / "README.md").read_text(), url))
+    setup = (ROOT / "setup.cfg").read_text()
+    source = f"project_urls =\n    Source = {url.partition('/blob/')[0]}\n"
+    setup = setup.replace("project_urls =\n", source).replace("file: README.md", "file: INDEX.md")
+    (ROOT / "setup.cfg").write_text(setup)
 
 
 if __name__ == "__main__":
