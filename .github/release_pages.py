@@ -2,8 +2,8 @@
 
     python .github/release_pages.py https://HOST/OWNER/NAME/blob/v1.2.3
 
-INDEX.md is README.md with absolute links, for an index page has none of the files; setup.cfg gets it
-in README.md's place, and the address. The release workflow runs this; nothing of it is committed.
+INDEX.md is README.md with absolute links, for an index page has none of the files; setup.cfg gets
+it in README.md's place, and the address. The release workflow runs this; nothing is committed.
 """
 
 import pathlib
