@@ -13,7 +13,7 @@ import lrajax
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Pages of the root that the site shows too; their links work in both places.
-PAGES = ("RESULTS.md", "BUILD_NOTES.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = ("RESULTS.md", "LEADERBOARD.md", "BUILD_NOTES.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
 def on_config(config):

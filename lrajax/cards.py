@@ -165,8 +165,11 @@ def _unseen(layer: Layer, theta: PyTree, z_below: Array, key, scale: float) -> P
         matrix.reshape(-1, flat.size) * jnp.abs(flat)[None]
     )  # of changes relative to their sizes
     direction = jax.random.normal(key, flat.shape) * (flat != 0)
-    # The part of it that no pre-activity sees: what is left beside the rows of the Jacobian.
-    direction = direction - matrix.T @ jnp.linalg.lstsq(matrix.T, direction)[0]
+    # The part of it that no pre-activity sees: what is left beside the rows of the Jacobian. By the
+    # rows' products, which are few; the second time takes away what rounding left.
+    products = matrix @ matrix.T
+    for _ in range(2):
+        direction = direction - matrix.T @ jnp.linalg.lstsq(products, matrix @ direction)[0]
     return unflatten(flat + scale * jnp.abs(flat) * direction / jnp.abs(direction).max())
 
 

@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 import lrajax
 from lrajax import checkpoint, initializers, training
 from lrajax.data import Dataset
-from lrajax.runs import presets, records
+from lrajax.runs import named, presets, records
 from lrajax.runs.experiment import Experiment
 from lrajax.runs.folder import lock
 from lrajax.runs.settings import Settings
@@ -201,7 +201,7 @@ class Search:
         """Goes on with what the folder, or the storage, has.
 
         Args:
-          algo: a key of `lrajax.RULES`.
+          algo: a key of `lrajax.RULES`, or MODULE:FUNCTION.
           dataset: of the task.
           fields: of the task's `Settings`.
           folder: keeps the journal, `trials.jsonl` and `preset.json`; made if need be.
@@ -212,10 +212,12 @@ class Search:
         Raises:
           ValueError: settings that cannot be run, or a folder or a storage that cannot be used.
         """
-        self.rule, self.folder, self.seed, self.workers = lrajax.RULES[algo], folder, seed, workers
+        self.rule, self.folder, self.seed, self.workers = named.rule(algo), folder, seed, workers
         self.programs, self._lock = {}, None
         for opt in OPTIMIZER_RATES:
-            settings = presets.resolve(algo, **{**fields, "opt": opt, "schedule": "cosine"})
+            # With a decay, which not every rule of one's own can have.
+            own = {"opt": opt, "schedule": "cosine", "weight_decay": DECAY[0]}
+            settings = presets.resolve(algo, **{**fields, **own})
             self.programs[opt] = Program(settings, dataset)
         self.epochs = settings.epochs
         records.check_writable("out_dir", folder)

@@ -18,11 +18,12 @@ from tqdm import tqdm
 import lrajax
 from lrajax import data
 from lrajax.checks import at_least, between, one_of
+from lrajax.runs import named
 from lrajax.runs.commands import commandline
 
 FLAGS = flags.FlagValues()
 ALGO = flags.DEFINE_string(
-    "algo", "lra_e", f"learning rule: {', '.join(lrajax.RULES)}", flag_values=FLAGS
+    "algo", "lra_e", f"learning rule: {', '.join(lrajax.RULES)}, or {named.OWN}", flag_values=FLAGS
 )
 TASK = flags.DEFINE_string("task", "digits", "see docs/protocol.md", flag_values=FLAGS)
 TRIALS = flags.DEFINE_integer("trials", 30, "settings to try, all in all", flag_values=FLAGS)
@@ -53,7 +54,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         sys.exit(f"{commandline.program()}: {error.name} is missing: pip install '.[tune]' has it")
     try:
-        one_of("algo", ALGO.value, lrajax.RULES)
+        named.rule(ALGO.value)
         one_of("task", TASK.value, tuning.TASKS)
         for flag in (TRIALS, WORKERS, *(f for f in (EPOCHS, PASSES) if f.value is not None)):
             at_least(flag.name, flag.value, 1)

@@ -1,0 +1,78 @@
+r"""Compares rules by docs/protocol.md, each tuned alike, and writes LEADERBOARD.md.
+
+    python experiments/leaderboard.py                          LEADERBOARD.md from what is there
+    python experiments/leaderboard.py --task=digits            every rule on a task
+    python experiments/leaderboard.py --task=digits --algo=mine:my_rule    one's own beside them
+
+A rule is searched for its settings, trained anew with fresh seeds, and its card measured. All of it
+goes into leaderboard/TASK/RULE/ as it comes: the same command goes on where it was interrupted, and
+two of it side by side share the rules.
+"""
+
+import pathlib
+
+import jax
+from absl import flags
+from tqdm import tqdm
+
+import lrajax
+from lrajax import data
+from lrajax.checks import at_least, one_of
+from lrajax.runs import comparison, leaderboard, named, tuning
+from lrajax.runs.commands import commandline
+from lrajax.runs.folder import InUseError
+from lrajax.runs.records import usable
+
+FLAGS = flags.FlagValues()
+TASK = flags.DEFINE_list("task", "", "tasks, with commas; default: none", flag_values=FLAGS)
+ALGO = flags.DEFINE_list(
+    "algo", "", f"rules, with commas, or {named.OWN}; default: all", flag_values=FLAGS
+)
+TRIALS = flags.DEFINE_integer("trials", 30, "of every search", flag_values=FLAGS)
+WORKERS = flags.DEFINE_integer("workers", 1, "trials side by side", flag_values=FLAGS)
+DATA_DIR = commandline.define_path("data_dir", None, "as in train.py", FLAGS)
+OUT_DIR = commandline.define_path("out_dir", "leaderboard", "folder of the entries", FLAGS)
+OUT = commandline.define_path("out", "LEADERBOARD.md", "file to write", FLAGS)
+
+
+def load(name: str, **split) -> data.Dataset:
+    """A data set from --data_dir."""
+    return data.load(name, DATA_DIR.value, **split)
+
+
+def keep_programs(folder: pathlib.Path) -> None:
+    """Keeps what JAX compiles: the seeds of a rule run one program."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "programs"))
+
+
+def main() -> None:
+    """Trains what is missing and writes the page."""
+    root = pathlib.Path(OUT_DIR.value)
+    algos = ALGO.value or list(lrajax.RULES)
+    try:
+        for task in TASK.value:
+            one_of("task", task, tuning.TASKS)
+            load(tuning.TASKS[task].fields["dataset"])
+        for algo in algos:
+            named.rule(algo)
+        at_least("trials", TRIALS.value, 1)
+        at_least("workers", WORKERS.value, 1)
+        if TASK.value:
+            keep_programs(root)
+        for task, algo in tqdm([(t, a) for t in TASK.value for a in algos], unit="rule"):
+            try:
+                comparison.enter(algo, task, root, load, trials=TRIALS.value, workers=WORKERS.value)
+            except InUseError:
+                tqdm.write(f"{task}/{algo} is left to the process that has it")
+            jax.clear_caches()  # a long comparison would keep all programs in memory
+        page = leaderboard.page(comparison.standings(root))
+        with usable("out", OUT.value):
+            pathlib.Path(OUT.value).write_text(page)
+    except ValueError as error:
+        commandline.fail(error, FLAGS)
+    print(f"written: {OUT.value}")
+
+
+if __name__ == "__main__":
+    commandline.run(main, FLAGS, __doc__)
