@@ -32,7 +32,7 @@ def test_forward_equals_numpy(activation):
     [
         ((5, 2), "tanh", "sizes"),
         ((), "tanh", "sizes"),
-        ((5, 0, 2), "tanh", "n_out"),
+        ((5, 0, 2), "tanh", "sizes=0"),
         ((5, 4, 2), "softmax", "activation"),
         ((5, 4, 2), "thanh", "activation='thanh'.*did you mean 'tanh'"),
     ],
