@@ -176,19 +176,22 @@ def over_values(rows: Sequence[Row], name: str, lines: Sequence[str]) -> Figure:
       lines: what to call the line of each row.
     """
     figure, axes = _axes(name, "validation error, %")
+    ends = []
     for i, line in enumerate(dict.fromkeys(lines)):
         of_line = [row for row, of in zip(rows, lines, strict=True) if of == line]
         x = [row.about[name] for row in of_line]
         mean, std = np.array([row.moments("valid_error") for row in of_line], float).T
         look: dict[str, Any] = {"marker": "o", "color": COLOURS[i % len(COLOURS)], "label": line}
-        axes.errorbar(x, mean, np.nan_to_num(std), capsize=3, **look)
+        spread = np.nan_to_num(std)  # none of one seed
+        axes.errorbar(x, mean, spread, capsize=3, **look)
+        ends += [mean, mean + spread, np.where(spread < mean, mean - spread, mean)]
     values = sorted({row.about[name] for row in rows})
     if values[0] > 0 and values[-1] > WIDE * values[0]:
         axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(values))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
-    _fit(axes, np.array([row.moments("valid_error")[0] for row in rows], float))
+    _fit(axes, np.concatenate(ends))
     _legend_below(figure, list(dict.fromkeys(lines)))
     return figure
 
