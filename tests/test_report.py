@@ -116,16 +116,21 @@ def test_measures_are_those_of_the_selected_parameters(folders, series):
     assert one.filters.shape == (16, 8, 8)
 
 
+def figures_of(run):
+    """The names of the figures that a report of the folder has, its rows and what it leaves out."""
+    shown = contents.gather([reading.Folder(run, "run")])
+    names = [name for name, _, _ in page.draw(shown)]
+    figures.plt.close("all")
+    return names, shown.rows, shown.missing
+
+
 def test_unfinished_run_shows_its_curves(folder, tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
     for name in ("config.json", "metrics.jsonl"):
-        (run / name).write_bytes((folder / "sweep" / name).read_bytes())
-    ok("report.py", run)
-    page = (run / "report" / "index.html").read_text()
-    assert "unfinished" in page
-    assert 'id="valid_error"' in page
-    assert 'id="angles"' not in page
+        shutil.copy(folder / "sweep" / name, tmp_path)
+    drawn, found, missing = figures_of(tmp_path)
+    assert drawn == list(page.CURVES)
+    assert tables.to_markdown(found).count("unfinished") == 2 * 3
+    assert missing[0].endswith("are left out: the run is not finished.")
 
 
 def test_without_the_data_set_the_curves_are_drawn_and_the_rest_is_named(folder, tmp_path):
@@ -134,25 +139,21 @@ def test_without_the_data_set_the_curves_are_drawn_and_the_rest_is_named(folder,
     config = json.loads((run / "config.json").read_text())
     config["settings"]["dataset"] = "gone.npz"
     (run / "config.json").write_text(json.dumps(config))
-    shown = contents.gather([reading.Folder(run, "run")])
-    (sentence,) = shown.missing
+    drawn, _, (sentence,) = figures_of(run)
     assert sentence.startswith(
         "run: Angles, discrepancy, saturation, filters and confusion are left"
     )
     assert "gone.npz: no such file" in sentence
-    drawn = [name for name, _, _ in page.draw(shown)]
     assert drawn == list(page.CURVES)
-    page.plt.close("all")
 
 
 def test_a_network_without_dense_filters_shows_the_rest(tmp_path):
     run = tmp_path / "run"
     ok("train.py", "--network=locally_connected", "--width=2", "--epochs=1", f"--out_dir={run}")
-    ok("report.py", run)
-    page = (run / "report" / "index.html").read_text()
-    assert "locally_connected 2 tanh" in page
-    assert 'id="confusion_1"' in page
-    assert 'id="filters_1"' not in page
+    drawn, found, _ = figures_of(run)
+    assert "locally_connected 2 tanh" in tables.common(found)
+    assert "confusion_1" in drawn
+    assert "filters_1" not in drawn
 
 
 def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path):

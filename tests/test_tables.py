@@ -90,7 +90,8 @@ def test_other_data_sets_have_a_best_of_their_own():
         for name, errors in several.items()
         for row in rows(errors=errors, seeds=(0,), sweep={"lr": (0.1, 0.2)}, dataset=name)[0]
     ]
-    assert tables.best(found) == [0, 2]
+    assert tables.best(found) == tables.chosen(found) == [0, 2]
+    assert (tables.best(found[1:]), tables.chosen(found[1:])) == ([0, 1], [1])
     first, second = tables.verdicts(found)
     assert "on digits" in first
     assert "on mnist" in second

@@ -192,6 +192,11 @@ def best(rows: Sequence[Row]) -> list[int]:
     return [i for dataset in datasets(rows) for i in ranked(rows, dataset)[:1]]
 
 
+def chosen(rows: Sequence[Row]) -> list[int]:
+    """The same, where there was a choice."""
+    return [i for i in best(rows) if len(ranked(rows, rows[i].about["dataset"])) > 1]
+
+
 def verdicts(rows: Sequence[Row]) -> list[str]:
     """Which of several settings is best, and by how much: a sentence for each data set."""
     names, several = labels(rows), len(datasets(rows)) > 1
@@ -241,9 +246,9 @@ def of_result(settings: Settings, result: Mapping[str, Any]) -> str:
 
 
 def _marks(rows: Sequence[Row], mark: str) -> list[str]:
-    """The mark for the best rows, where there is a choice, and nothing for the others."""
-    chosen = best(rows) if len(rows) > 1 else []
-    return [mark if i in chosen else "" for i in range(len(rows))]
+    """The mark for the best rows, where there was a choice, and nothing for the others."""
+    marked = chosen(rows)
+    return [mark if i in marked else "" for i in range(len(rows))]
 
 
 def is_number(rows: Sequence[Row], name: str) -> bool:

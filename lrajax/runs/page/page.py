@@ -167,7 +167,7 @@ def _table(rows: Sequence[Row]) -> str:
     numbers = [tables.is_number(rows, name) for name in names] + [True] * len(tables.ERROR_HEADS)
     heads = [tables.HEADS.get(name, name) for name in names] + list(tables.ERROR_HEADS.values())
     lines = [_line("th", heads, numbers)]
-    best = tables.best(rows) if len(rows) > 1 else []
+    best = tables.chosen(rows)
     for i, row in enumerate(rows):
         cells = [tables.shown(row, name) for name in names]
         errors = [row.said(name) for name in tables.ERROR_HEADS]
