@@ -67,6 +67,11 @@ TESTS = {
         "test_wider_layers.py::"
         "test_rec_lras_e_learns_from_the_displacement_of_the_units_that_were_pooled",
     ],
+    "rule": ["test_arguments.py", "test_contract.py"],
+    "checking": [
+        "test_wider_layers.py::test_check_layer_passes_the_librarys_own",
+        "test_wider_layers.py::test_check_layer_names_what_is_wrong",
+    ],
     "below": ["test_wider_layers.py"],
     "blocks": ["test_wider_layers.py"],
     "norms": ["test_wider_layers.py"],

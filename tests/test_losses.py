@@ -76,3 +76,12 @@ def test_local_losses_are_named_after_their_distribution():
     assert set(losses.LOCAL_LOSSES) == {"gaussian", "cauchy"}
     assert losses.LOCAL_LOSSES["gaussian"] is losses.gaussian
     assert losses.LOCAL_LOSSES["cauchy"] is losses.cauchy
+
+
+def test_activities_of_exactly_0_and_1_fit_losses_of_probabilities():
+    """As a softmax of float32 has them for an answer without doubt."""
+    certain = np.array([[0.0, 1.0]])
+    assert losses.categorical.fits(certain)
+    assert losses.bernoulli.fits(certain)
+    assert not losses.categorical.fits(certain[:, ::-1] - certain)
+    assert not losses.bernoulli.fits(2 * certain)
