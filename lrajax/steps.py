@@ -43,15 +43,16 @@ def forward(network: Network, thetas: tuple, x: Array) -> tuple[tuple, tuple]:
     """Pre- and post-activities of every layer (equation 1).
 
     Raises:
-      ValueError: x is not a batch of what the first layer takes, or a layer does not take what the
-        one below gives.
+      ValueError: x is not a batch of what the first layer takes, a layer does not take what the
+        one below gives, or its h and z are not of its out_shape.
     """
     check_shapes(network, x)
     hs, zs = [], []
     z = x
-    for layer, theta in zip(network.layers, thetas, strict=True):
+    for l, (layer, theta) in enumerate(zip(network.layers, thetas, strict=True)):
         h = layers.pre(layer, theta, z)
         z = layers.post(layer, h)
+        _check_activities(l, layer, h, z)
         hs.append(h)
         zs.append(z)
     return tuple(hs), tuple(zs)
@@ -123,6 +124,15 @@ def check_shapes(network: Network, x: Array) -> None:
                 f"layer {l} takes {layer.in_shape}, the layer below gives {below.out_shape}: make "
                 "it take that, or wrap it in layers.reshaped"
             )
+
+
+def _check_activities(l: int, layer: Layer, h: Array, z: Array) -> None:
+    """Raises ValueError unless h and z are of the layer's shape; broadcast, they would mislead."""
+    if not h.shape[1:] == z.shape[1:] == layer.out_shape:
+        raise ValueError(
+            f"layer {l}: h is {h.shape[1:]}, z {z.shape[1:]} and out_shape {layer.out_shape}: make "
+            "them one; what pools or reshapes goes into the layer above, layers.pooled or reshaped"
+        )
 
 
 def check_labels(y: Array, z_out: Array) -> None:

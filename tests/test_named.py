@@ -31,6 +31,11 @@ def bare(image_shape, num_classes):
 def ten(image_shape, num_classes, *, width=8, activation="tanh"):
     return lrajax.mlp((64, width, 9), activation)
 
+def askew(image_shape, num_classes, *, width=8, activation="tanh"):
+    plain = network(image_shape, num_classes, width=width, activation=activation)
+    first, output = plain.layers
+    return plain._replace(layers=(first._replace(post=lambda h: h[:3]), output))
+
 def no_network(image_shape, num_classes, *, width=8, activation="tanh"):
     return None
 
@@ -141,6 +146,10 @@ def test_fixed_feedback_of_ones_own_does_not_decay(command):
         ("--network=own:bare", "--network=own:bare does not take what it is given (got an une"),
         ("--network=own:no_network", "--network=None must be a lrajax.Network"),
         ("--network=own:ten", "--network=own:ten goes from (64,) to (9,) and dataset=digits from"),
+        (
+            "--network=own:askew",
+            "--network=own:askew: layer 0: h is (8,), z (3,) and out_shape (8,",
+        ),
         ("--network=own", "--network='own' is unknown"),
         ("--algo=own:rul", "--algo=own:rul: module 'own' has no attribute 'rul'"),
         ("--algo=nowhere:f", "--algo=nowhere:f: nowhere cannot be imported (No module"),

@@ -452,6 +452,9 @@ def test_the_table_holds_from_a_depth_on_and_for_its_optimiser_and_set():
     assert rate(8, lr=0.5) == 0.5
     assert presets.resolve("rfa", network="lenet").lr == 0.01
     assert presets.resolve("lra_e", opt="adam").lr == 0.0003
+    on_images = {"network": "lenet", "opt": "adam"}
+    assert presets.resolve("lra_e", **on_images).lr == 0.003
+    assert presets.resolve("lra_e", dataset="mnist", **on_images).lr == 0.001
     w_inits = [
         presets.resolve("lra_e", network=network).hyperparameters["w_init"]
         for network in ("lenet", "vgg5", "mlp")

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 import lrajax
 from lrajax import checkpoint, diagnostics, training
 from lrajax.data import Dataset, Examples, augmentation, check_examples
-from lrajax.runs import placement
+from lrajax.runs import named, placement
 from lrajax.runs.settings import Settings
 
 
@@ -124,6 +124,16 @@ class Experiment:
                 f"dataset={dataset} from {needed[0]} to {needed[1]}: make it of the image_shape "
                 "and num_classes that it is given; images come flat"
             )
+        if named.is_own(self.settings.network):
+            algo, _ = self.make(self.settings.swept(self.settings.runs()[0]))
+
+            def answer():
+                return algo.predict(algo.init(jax.random.key(0)), jnp.zeros((1, *needed[0])))
+
+            try:
+                jax.eval_shape(answer)
+            except ValueError as error:
+                raise ValueError(f"network={self.settings.network}: {error}") from error
 
     def make(
         self, values: Mapping[str, Any]

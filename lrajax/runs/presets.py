@@ -87,6 +87,8 @@ TABLE: dict[Case, Mapping[str, Any]] = {
     Case("lra_e", 5): {"w_init": "orthogonal"},
     # Kernels have fewer inputs than the paper's layers, and want larger weights than its scheme's.
     Case("lra_e", images=True): {"w_init": "fan_in"},
+    Case("lra_e", opt="adam", images=True): {"lr": 0.001},
+    Case("lra_e", opt="adam", dataset="digits", images=True): {"lr": 0.003},
     Case("rec_lra", images=True): {"w_init": "fan_in"},
     Case("kolen_pollack"): {"opt": "rmsprop"},
     Case("sign_symmetric"): {"opt": "rmsprop"},
