@@ -67,6 +67,7 @@ TESTS = {
         "test_wider_layers.py::"
         "test_rec_lras_e_learns_from_the_displacement_of_the_units_that_were_pooled",
     ],
+    "affine": ["test_layers.py", "test_affine.py"],
     "rule": ["test_arguments.py", "test_contract.py"],
     "checking": [
         "test_wider_layers.py::test_check_layer_passes_the_librarys_own",
