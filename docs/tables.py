@@ -41,7 +41,7 @@ def feedback(rule: lrajax.Rule) -> str:
 
 def cards(found: Mapping[str, lrajax.Card]) -> str:
     """What each rule needs and costs, from its card."""
-    rows = ["| `--algo` | W's transposes | φ′ | products in a row | products over backprop's |"]
+    rows = ["| `--algo` | W's transposes | φ′ | depth | products |"]
     rows += ["| --- | --- | --- | --- | --- |"]
     for name, card in found.items():
         cells = [f"[`{name}`](../rules/{name}.md)", *needs(card)]
