@@ -142,7 +142,9 @@ def prepare(function: Callable, trainer: Trainer, data: Any) -> Prepared:
     Raises:
       FloatingPointError: the training diverges; its time would mean little.
     """
-    state = jax.jit(trainer.init)(jax.random.key(0))
+    # Without optimisations: what is not timed need not be quick.
+    init = jax.jit(trainer.init, compiler_options={"xla_backend_optimization_level": 0})
+    state = init(jax.random.key(0))
     program = jax.jit(function).lower(state, data).compile()
     check_finite(program(state, data))
     return Prepared(lambda: jax.block_until_ready(program(state, data)), program)

@@ -3,6 +3,7 @@
 from jax import export
 
 from lrajax import (
+    algorithms,
     base,
     checkpoint,
     data,
@@ -13,25 +14,7 @@ from lrajax import (
     networks,
     training,
 )
-from lrajax.algorithms import (
-    ALGORITHMS,
-    RULES,
-    Rule,
-    backprop,
-    dfa,
-    direct_kolen_pollack,
-    dtp,
-    dtp_sigma,
-    dual_prop,
-    equil_prop,
-    kolen_pollack,
-    lra_e,
-    predictive_coding,
-    rec_lra,
-    rfa,
-    sign_symmetric,
-    weight_mirror,
-)
+from lrajax.algorithms import *  # noqa: F403 - each rule, by its name
 from lrajax.base import Algorithm, Batch, Calculations, Layer, Loss, Network, Params
 from lrajax.cards import Card, audit
 from lrajax.compose import by_layer, in_dtype, stochastic, tied
@@ -57,8 +40,6 @@ for _kind in (
 __version__ = "0.1.0"
 
 __all__ = [
-    "ALGORITHMS",
-    "RULES",
     "Algorithm",
     "Batch",
     "Calculations",
@@ -67,35 +48,21 @@ __all__ = [
     "Loss",
     "Network",
     "Params",
-    "Rule",
     "audit",
     "autoencoder",
-    "backprop",
     "by_layer",
     "checkpoint",
     "dense",
-    "dfa",
     "diagnostics",
-    "direct_kolen_pollack",
-    "dtp",
-    "dtp_sigma",
-    "dual_prop",
-    "equil_prop",
     "in_dtype",
     "initializers",
-    "kolen_pollack",
     "layers",
     "losses",
-    "lra_e",
     "mlp",
     "networks",
     "normalize_updates",
-    "predictive_coding",
-    "rec_lra",
-    "rfa",
-    "sign_symmetric",
     "stochastic",
     "tied",
     "training",
-    "weight_mirror",
+    *algorithms.__all__,
 ]

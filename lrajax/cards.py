@@ -82,16 +82,15 @@ def audit(
     """
     key = jax.random.key(0) if key is None else key
     rule, reference = factory(network, **hyperparameters), backprop(network)
-    params = rule.init(key) if params is None else params
+    params = jax.jit(rule.init)(key) if params is None else params
     batch = _random_batch(network, key, 50) if batch is None else batch
     few = jax.tree.map(lambda a: a[:EXAMPLES], batch)
     step, standard = (_step(algo, key) for algo in (rule, reference))
     bare = Params(params.forward, reference.init(key).feedback)
     flops, usual = (_products(step, params, batch), _products(standard, bare, batch))
     held, little = (_memory(step, params, batch), _memory(standard, bare, batch))
-    turning = _transposes(rule, network, params, few, key, scale=10.0)
-    gentle = _transposes(rule, network, params, few, key, scale=0.5)
-    angles, _ = update_angles_to_backprop(reference, rule, params, batch, key=key)
+    turning, gentle = _transposes(rule, network, params, few, key)
+    angles, mirrored = _angles(reference, rule, params, batch, key)
     return Card(
         transposes=turning,
         signs_alone=bool(turning) and set(gentle) < set(turning),
@@ -102,7 +101,7 @@ def audit(
         depth=_depth(rule, params, few, key),
         memory_over_backprop=held / max(little, 1),
         angles=tuple(np.round(angles, 2).tolist()),
-        feedback_angles=tuple(np.round(feedback_angles(params), 2).tolist()),
+        feedback_angles=tuple(np.round(mirrored, 2).tolist()),
     )
 
 
@@ -125,39 +124,51 @@ def _step(rule: Algorithm, key: PRNGKeyArray) -> Callable[[Params, Batch], Param
 # --- What goes down ------------------------------------------------------------------------------
 
 
-def _transposes(rule, network, params, batch, key, scale: float) -> tuple[int, ...]:
-    """Layers whose W moves the hidden errors though no activity of the forward pass moves."""
+def _transposes(rule, network, params, batch, key) -> list[tuple[int, ...]]:
+    """Layers whose W moves the hidden errors though no activity of the forward pass moves.
+
+    Returns:
+      Those under a change of W that turns signs, and those under one that turns none.
+    """
+    above = range(1, len(network.layers))
 
     def hidden_errors(forward_params):
         changed = params._replace(forward=forward_params)
         return rule.compute_targets(changed, batch, key=key).errors[:-1]
 
-    below = (batch.x, *forward(network, params.forward, batch.x)[1][:-1])
-    errors = jax.jit(hidden_errors)
-    before = errors(params.forward)
-    found = []
-    for l in range(1, len(network.layers)):
-        theta = _unseen(network.layers[l], params.forward[l], below[l], key, scale)
-        after = errors((*params.forward[:l], theta, *params.forward[l + 1 :]))
-        # What rounding moves is far less than what a change of W itself would.
-        if any(_moved(a, b) for a, b in zip(before, after, strict=True)):
-            found.append(l)
-    return tuple(found)
+    @jax.jit  # or each of some hundred operations is compiled alone
+    def moved():
+        below = (batch.x, *forward(network, params.forward, batch.x)[1][:-1])
+        trees = [params.forward]
+        for l in above:
+            for theta in _unseen(network.layers[l], params.forward[l], below[l], key):
+                trees.append((*params.forward[:l], theta, *params.forward[l + 1 :]))
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+        far = list(map(_moved, jax.lax.map(hidden_errors, stacked)))
+        return jnp.stack(far).any(axis=0).reshape(len(above), 2).T
+
+    return [tuple(l for l, found in zip(above, row, strict=True) if found) for row in moved()]
 
 
-def _moved(a: Array, b: Array) -> bool:
-    return bool(jnp.abs(a - b).max() > 1e-3 * jnp.abs(a).max())
+def _moved(errors: Array) -> Array:
+    """Which of some errors, [1 + n, ...], differ from the first of them, [n]."""
+    before, after = errors[:1], errors[1:]
+    axes = tuple(range(1, errors.ndim))
+    # What rounding moves is far less than what a change of W itself would.
+    return jnp.abs(after - before).max(axes) > 1e-3 * jnp.abs(before).max()
 
 
-def _unseen(layer: Layer, theta: PyTree, z_below: Array, key, scale: float) -> PyTree:
-    """Forward parameters that give the same pre-activity at `z_below`.
+def _unseen(layer: Layer, theta: PyTree, z_below: Array, key) -> tuple[PyTree, PyTree]:
+    """Two sets of forward parameters that give the same pre-activity at `z_below`.
 
     Args:
       layer: the layer.
       theta: its parameters.
       z_below: the activity below, [B, *in_shape].
-      key: of the direction.
-      scale: of the change of each number over its own size; below 1 no sign turns.
+      key: of the direction in which they are changed.
+
+    Returns:
+      A change of 10 times the numbers' own sizes, and one of half of them, which turns no sign.
     """
     flat, unflatten = ravel_pytree(theta)
     matrix = jax.jacobian(lambda v: layers.pre(layer, unflatten(v), z_below).ravel())(flat)
@@ -170,7 +181,8 @@ def _unseen(layer: Layer, theta: PyTree, z_below: Array, key, scale: float) -> P
     products = matrix @ matrix.T
     for _ in range(2):
         direction = direction - matrix.T @ jnp.linalg.lstsq(products, matrix @ direction)[0]
-    return unflatten(flat + scale * jnp.abs(flat) * direction / jnp.abs(direction).max())
+    change = jnp.abs(flat) * direction / jnp.abs(direction).max()
+    return unflatten(flat + 10 * change), unflatten(flat + 0.5 * change)
 
 
 # --- What it needs -------------------------------------------------------------------------------
@@ -187,8 +199,8 @@ def _needs_derivatives(factory, network, hyperparameters, params, batch, key) ->
     """Whether an update has a number that went through φ′ of a hidden unit."""
     *hidden, output = network.layers
     poisoned = network._replace(layers=(*map(_without_derivative, hidden), output))
-    updates = _step(factory(poisoned, **hyperparameters), key)(params, batch)
-    return any(bool(jnp.isnan(leaf).any()) for leaf in jax.tree.leaves(updates.forward))
+    updates = jax.jit(_step(factory(poisoned, **hyperparameters), key))(params, batch)
+    return any(np.isnan(leaf).any() for leaf in jax.tree.leaves(updates.forward))
 
 
 def _reads(rule, params, batch, key) -> tuple[tuple[str, ...], ...]:
@@ -213,6 +225,16 @@ def _name(path: Sequence[Any]) -> str:
 
 
 # --- What it costs -------------------------------------------------------------------------------
+
+
+def _angles(reference, rule, params, batch, key) -> tuple[Array, Array]:
+    """To backprop's update for each layer, and between E and Wᵀ for each that mirrors it."""
+
+    def angles(params, batch):
+        to_backprop, _ = update_angles_to_backprop(reference, rule, params, batch, key=key)
+        return to_backprop, feedback_angles(params)
+
+    return jax.jit(angles)(params, batch)
 
 
 def _memory(step, params, batch) -> int:

@@ -28,11 +28,6 @@ def every_kind():
     return lrajax.Network((first, second, third, fourth, output), lrajax.losses.categorical)
 
 
-def compiled(function):
-    """Without the optimisations that would take most of these tests' time."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def parts(batch):
     """A mini-batch of 6 as two of 3."""
     return [jax.tree.map(lambda a, half=half: a[half], batch) for half in (np.s_[:3], np.s_[3:])]
@@ -43,7 +38,7 @@ def test_every_rule_steps_on_every_kind_of_layer(name):
     network = every_kind()
     rule = lrajax.ALGORITHMS[name](network, **lrajax.RULES[name].plain)
     params, batch = reference.make_params(rule), reference.make_batch(network, 6)
-    compute = compiled(functools.partial(reference.compute, rule))
+    compute = jax.jit(functools.partial(reference.compute, rule))
     lambda_, updates = compute(params, batch, KEY)
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
     chex.assert_tree_all_finite((lambda_, updates))
@@ -74,8 +69,8 @@ def test_backprop_is_the_gradient_through_every_kind_of_layer():
 
         return jax.vmap(of_example)(batch.x, batch.y).sum()
 
-    updates = compiled(lambda: reference.compute(rule, params, batch)[1])()
-    grad = compiled(jax.grad(loss))(params.forward)
+    updates = jax.jit(lambda: reference.compute(rule, params, batch)[1])()
+    grad = jax.jit(jax.grad(loss))(params.forward)
     chex.assert_trees_all_close(updates.forward, grad, rtol=1e-4, atol=1e-5)
 
 
@@ -107,12 +102,12 @@ def test_resnet18_learns_a_mini_batch_and_predicts_by_what_it_keeps():
     params, batch = reference.make_params(rule), reference.make_batch(network, 6)
     rule = rule._replace(init=lambda key: params)
     state = training.init_state(rule, optimizer, KEY)
-    step = compiled(training.make_train_step(rule, optimizer))
+    step = jax.jit(training.make_train_step(rule, optimizer))
     state, before = step(state, batch)
     state, after = step(state, batch)
     assert after.loss < before.loss
     assert all(leaf.any() for leaf in jax.tree.leaves(state.layer_states))
-    predict, kept = compiled(rule.predict), training.to_predict(state)
+    predict, kept = jax.jit(rule.predict), training.to_predict(state)
     alone = predict(kept, jnp.repeat(batch.x[:1], 6, axis=0))[0]
     np.testing.assert_allclose(alone, predict(kept, batch.x)[0], rtol=1e-5)
 

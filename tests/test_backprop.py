@@ -38,8 +38,13 @@ def both(activation, dtype):
     params, batch = jax.tree.map(
         lambda a: a.astype(dtype), (reference.make_params(algo), reference.make_batch(network, 7))
     )
-    _, updates = reference.compute(algo, params, batch)
-    return updates.forward, jax.grad(output_loss)(params.forward, batch, activation)
+
+    @jax.jit
+    def compute(params):
+        _, updates = reference.compute(algo, params, batch)
+        return updates.forward, jax.grad(output_loss)(params.forward, batch, activation)
+
+    return compute(params)
 
 
 def test_every_pointwise_activation_is_tested():

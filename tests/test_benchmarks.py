@@ -11,6 +11,9 @@ import pytest
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
 
 
+WITHOUT = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
+
+
 def run(*flags):
     """With the optimisations that the other tests do without: they decide what is counted."""
     return subprocess.run(
@@ -18,7 +21,7 @@ def run(*flags):
         capture_output=True,
         text=True,
         timeout=300,
-        env={k: v for k, v in os.environ.items() if k != "JAX_DISABLE_MOST_OPTIMIZATIONS"},
+        env={name: value for name, value in os.environ.items() if name not in WITHOUT},
     )
 
 

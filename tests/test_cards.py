@@ -1,5 +1,6 @@
 """lrajax/cards.py: the properties of every rule, pinned, and costs counted by hand."""
 
+import functools
 import itertools
 import pathlib
 
@@ -33,15 +34,15 @@ PROPERTIES = {
 }
 
 
-@pytest.fixture(scope="module")
-def cards():
-    return {name: audit(lrajax.ALGORITHMS[name], NETWORK) for name in PROPERTIES}
+@functools.cache
+def card(name):
+    return audit(lrajax.ALGORITHMS[name], NETWORK)
 
 
 @pytest.mark.parametrize("name", PROPERTIES)
-def test_what_a_rule_needs(name, cards):
-    card = cards[name]
-    assert (card.transposes, card.signs_alone, card.derivatives) == PROPERTIES[name]
+def test_what_a_rule_needs(name):
+    found = card(name)
+    assert (found.transposes, found.signs_alone, found.derivatives) == PROPERTIES[name]
 
 
 def test_every_rule_is_pinned():
@@ -70,48 +71,48 @@ def test_without_derivatives_lra_e_asks_for_none():
 
 
 @pytest.mark.parametrize("name", ["backprop", "rfa", "dfa", "lra_e", "rec_lra"])
-def test_an_update_reads_its_own_layer_and_the_activity_below(name, cards):
-    reads = [set(each) for each in cards[name].reads]
+def test_an_update_reads_its_own_layer_and_the_activity_below(name):
+    reads = [set(each) for each in card(name).reads]
     assert reads[0] == {"h/0", "x", "errors/0"}
     assert reads[1:3] == [{f"h/{l}", f"z/{l - 1}", f"errors/{l}"} for l in (1, 2)]
     assert reads[3] == {"z/2", "errors/3"}
 
 
-def test_products_are_those_counted_by_hand(cards):
+def test_products_are_those_counted_by_hand():
     pairs = list(itertools.pairwise(SIZES))
     up, down = (sum(n * m for n, m in some) for some in (pairs, pairs[1:]))
     batch, per_product = 50, 2
-    assert cards["backprop"].products * 1e6 == per_product * batch * (2 * up + down)
+    assert card("backprop").products * 1e6 == per_product * batch * (2 * up + down)
     direct = sum(n * SIZES[-1] for n in SIZES[1:-1])
-    assert cards["dfa"].products * 1e6 == per_product * batch * (2 * up + direct)
-    assert cards["backprop"].products_over_backprop == 1
+    assert card("dfa").products * 1e6 == per_product * batch * (2 * up + direct)
+    assert card("backprop").products_over_backprop == 1
 
 
-def test_depth_is_the_longest_path_to_the_first_update(cards):
+def test_depth_is_the_longest_path_to_the_first_update():
     layers_up = len(NETWORK.layers)
     # Up, down to the first hidden layer, and the update itself.
-    assert cards["backprop"].depth == cards["lra_e"].depth == 2 * layers_up
+    assert card("backprop").depth == card("lra_e").depth == 2 * layers_up
     # Up, straight down, and the update.
-    assert cards["dfa"].depth == layers_up + 2
+    assert card("dfa").depth == layers_up + 2
 
 
-def test_angles_are_those_of_the_diagnostics(cards):
-    assert cards["backprop"].angles == (0, 0, 0, 0)
+def test_angles_are_those_of_the_diagnostics():
+    assert card("backprop").angles == (0, 0, 0, 0)
     tied = lrajax.rfa(NETWORK).init(jax.random.key(0))
     tied = tied._replace(feedback=((), *({"w": theta["w"]} for theta in tied.forward[1:])))
-    card = audit(lrajax.rfa, NETWORK, params=tied)
-    assert max(card.angles) < 0.1
-    assert card.feedback_angles == pytest.approx([0, 0, 0], abs=0.1)
+    found = audit(lrajax.rfa, NETWORK, params=tied)
+    assert max(found.angles) < 0.1
+    assert found.feedback_angles == pytest.approx([0, 0, 0], abs=0.1)
 
 
 def test_it_counts_layers_that_are_no_matrix():
     first = layers.conv((4, 4, 1), 3, 3)
     top = layers.reshaped(layers.dense(48, 4, "softmax"), first.out_shape)
     network = lrajax.Network((first, top), lrajax.losses.categorical)
-    card = audit(lrajax.lra_e, network)
-    assert card.transposes == ()
+    found = audit(lrajax.lra_e, network)
+    assert found.transposes == ()
     assert audit(lrajax.backprop, network).transposes == (1,)
-    assert card.products * 1e6 == 2 * 50 * 2 * 16 * 9 * 3 + 2 * 50 * 3 * 48 * 4
+    assert found.products * 1e6 == 2 * 50 * 2 * 16 * 9 * 3 + 2 * 50 * 3 * 48 * 4
 
 
 def test_parameters_stay_as_they_were():

@@ -305,13 +305,19 @@ __main__.main()
 """
 
 
-def shell(line, **env):
-    """A line of the shell in which $LRAJAX is the command."""
+def shell(line, bytecode, **env):
+    """A line of the shell in which $LRAJAX is the command, compiled once for all in a folder."""
     return subprocess.run(
         ["bash", "-c", f"set -o pipefail; {line}"],
         capture_output=True,
         timeout=300,
-        env={**os.environ, "LRAJAX": f"{sys.executable} -OO -X dev -m lrajax", **env},
+        env={
+            **os.environ,
+            "LRAJAX": f"{sys.executable} -OO -X dev -m lrajax",
+            "PYTHONPYCACHEPREFIX": str(bytecode),
+            "PYTHONDONTWRITEBYTECODE": "",
+            **env,
+        },
     )
 
 
@@ -329,14 +335,15 @@ def test_help_into_a_closed_pipe_ends_quietly(name, monkeypatch):
     assert end.value.code == 0
 
 
-def test_terminals_of_all_kinds():
+def test_terminals_of_all_kinds(tmp_path):
     """Closed, of ASCII alone, without docstrings, with development warnings."""
-    done = shell("$LRAJAX list | head -1; $LRAJAX train --help 2>&- >&- ; $LRAJAX list > /dev/null")
+    words = "$LRAJAX list | head -1; $LRAJAX train --help 2>&- >&- ; $LRAJAX list > /dev/null"
+    done = shell(words, tmp_path)
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     assert done.stdout == b"Rules, --algo:\n"
     assert done.returncode == 0
     run = f"$LRAJAX train {' '.join(SMALL)} --epochs=1"
-    done = shell(run, PYTHONIOENCODING="ascii", LC_ALL="C")
+    done = shell(run, tmp_path, PYTHONIOENCODING="ascii", LC_ALL="C")
     assert done.returncode == 0, done.stderr
     for word in (b"Traceback", b"Warning"):
         assert word not in done.stderr

@@ -17,7 +17,7 @@ FLAGS = ("--epochs=1", "--batch_size=64", "--width=16")
 
 def start(out, *flags, devices=1):
     """Starts train.py on a number of emulated devices."""
-    emulated = f"--xla_force_host_platform_device_count={devices}"
+    emulated = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, TRAIN, *FLAGS, *flags, f"--out_dir={out}"],
         stdout=subprocess.DEVNULL,

@@ -30,10 +30,6 @@ SWEPT = {
 }
 
 
-def quick(function):
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def computed(name, params, batch, **hyperparameters):
     return reference.compute(
         lrajax.ALGORITHMS[name](NETWORK, **hyperparameters), params, batch, KEY
@@ -49,12 +45,12 @@ def black_and_white(x=np.float32, y=np.float32):
 @every_rule
 def test_inputs_and_labels_of_any_dtype_are_as_float32(name):
     params = reference.make_params(lrajax.ALGORITHMS[name](NETWORK))
-    compute = quick(functools.partial(computed, name))
+    compute = jax.jit(functools.partial(computed, name))
     lambda_, updates = compute(params, black_and_white())
     pairs = [(np.uint8, np.uint8), (bool, bool), (np.float64, np.float64), (np.int8, np.float16)]
     # All in one program: a program each would take a minute of compilation.
     batches = [black_and_white(*pair) for pair in pairs]
-    others = quick(lambda params, *batches: [computed(name, params, b) for b in batches])
+    others = jax.jit(lambda params, *batches: [computed(name, params, b) for b in batches])
     for batch, (found, changes) in zip(batches, others(params, *batches), strict=True):
         chex.assert_trees_all_equal_dtypes(found._replace(x=()), lambda_._replace(x=()))
         close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
@@ -75,25 +71,28 @@ def test_losses_compute_in_the_dtype_of_the_activity(loss, dtype):
         np.testing.assert_array_equal(found, function(y, z))
 
 
+@functools.cache
+def in_float32(name):
+    """A function of parameters, parameters and values of float32, and what it makes of them."""
+    params = reference.make_params(lrajax.ALGORITHMS[name](NETWORK))
+    batch = reference.make_batch(NETWORK, 7)
+    values = {key: jnp.float32(value) for key, value in SWEPT.get(name, {}).items()}
+    compute = jax.jit(lambda params, values: computed(name, params, batch, **values))
+    return compute, params, values, compute(params, values)[1]
+
+
 @every_rule
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_all_is_computed_in_half_precision(name, dtype):
     """With nothing promoted, under hyperparameters and labels of float32."""
-    wide = reference.make_params(lrajax.ALGORITHMS[name](NETWORK))
-    params = jax.tree.map(lambda a: a.astype(dtype), wide)
-    batch = reference.make_batch(NETWORK, 7)
-
-    def of_values(params, batch, values):
-        return computed(name, params, batch, **values)
-
-    values = {key: jnp.float32(value) for key, value in SWEPT.get(name, {}).items()}
+    compute, wide, values, expected = in_float32(name)
+    params = jax.tree.map(lambda a: np.asarray(a).astype(dtype), wide)
     with jax.numpy_dtype_promotion("strict"):
-        lambda_, updates = quick(of_values)(params, batch, values)
+        lambda_, updates = compute(params, values)
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
     for leaf in jax.tree.leaves(lambda_._replace(x=())):
         assert leaf.dtype in (dtype, jnp.int32)
     if not name.startswith("dtp"):  # whose noise is the same, but rounded
-        _, expected = quick(of_values)(wide, batch, values)
         flat, right = (
             np.concatenate([np.ravel(leaf).astype(np.float32) for leaf in jax.tree.leaves(tree)])
             for tree in (updates, expected)

@@ -169,7 +169,7 @@ def caught(process):
 
 
 def test_a_run_on_other_devices_resumes_too(tmp_path):
-    env = "--xla_force_host_platform_device_count=2"
+    env = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     flags = ("--width=8", "--hidden_layers=1", "--num_seeds=2", "--epochs=200")
     out = tmp_path / "out"
     process = subprocess.Popen(

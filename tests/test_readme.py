@@ -4,9 +4,8 @@ import json
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
+import commands
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -17,7 +16,7 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def commands():
+def commands_of_the_page():
     lines = "".join(blocks("bash")).splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -36,21 +35,17 @@ SHORT = {
 }
 
 
-def test_commands_run_in_the_order_of_the_page(tmp_path):
+def test_commands_run_in_the_order_of_the_page(tmp_path, monkeypatch):
     """What follows the installation; the tests' own command is the one that is running."""
+    monkeypatch.chdir(tmp_path)
     ran = []
-    for command in (c.split(" && ")[-1] for c in commands() if "pytest" not in c):
+    for command in (c.split(" && ")[-1] for c in commands_of_the_page() if "pytest" not in c):
         python, script, *flags = shlex.split(command)
         assert python.endswith("python")
         script = ROOT / script
+        assert script.parent == commands.EXPERIMENTS
         flags = [flag.replace("mnist", "digits").replace("FOLDER", str(tmp_path)) for flag in flags]
-        done = subprocess.run(
-            [sys.executable, script, *flags, *SHORT[script.name]],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        done = commands.run(script.name, *flags, *SHORT[script.name])
         assert done.returncode == 0, done.stderr
         ran.append(script.name)
     assert set(ran) == SHORT.keys()
@@ -86,7 +81,7 @@ def test_every_link_of_a_release_is_absolute_and_leads_to_a_file(monkeypatch):
 
 
 def test_ci_runs_the_test_command_of_the_readme():
-    (command,) = [c for c in commands() if "pytest" in c]
+    (command,) = [c for c in commands_of_the_page() if "pytest" in c]
     assert command in (ROOT / ".ci/run").read_text().splitlines()
 
 

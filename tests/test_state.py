@@ -41,10 +41,6 @@ CENTRED = NETWORK._replace(
 )
 
 
-def quick(function):
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def made(rule, optimizer=None):
     """A rule with parameters that take no time to draw, and an optimiser with a state."""
     params = reference.make_params(rule)
@@ -84,7 +80,7 @@ def epoch_of(rule, optimizer, observe=None):
 def test_a_layers_running_mean_is_that_of_numpy_and_optax_never_sees_it(name):
     rule, optimizer = made(lrajax.ALGORITHMS[name](CENTRED))
     state = training.init_state(rule, optimizer, KEY)
-    step = quick(training.make_train_step(rule, optimizer))
+    step = jax.jit(training.make_train_step(rule, optimizer))
     lowest = np.zeros(5)
     for seed in range(3):
         batch = reference.make_batch(CENTRED, 7, seed)
@@ -136,7 +132,7 @@ def test_every_rule_keeps_layer_states(name):
 def test_a_rule_with_a_state_gets_it_and_its_examples_rows():
     rule, optimizer = made(visits(lrajax.backprop(NETWORK)))
     run = training.init_run(rule, optimizer, KEY, num_examples=10)
-    epoch = quick(epoch_of(rule, optimizer))
+    epoch = jax.jit(epoch_of(rule, optimizer))
     for number in (1, 2):
         run, _ = epoch(run, *[examples(10)] * 3)
         seen = run.state.rule_state
@@ -158,13 +154,13 @@ def test_states_are_mapped_over_seeds_and_resumed_from_a_checkpoint(tmp_path):
     runs = jax.vmap(lambda seed: training.init_run(rule, optimizer, jax.random.key(seed), 12))(
         jnp.arange(2)
     )
-    together = quick(jax.vmap(epoch, (0, None, None, None)))
+    together = jax.jit(jax.vmap(epoch, (0, None, None, None)))
     first, _ = together(runs, *parts)
     checkpoint.save(tmp_path, 1, first)
     restored = checkpoint.restore(tmp_path, jax.eval_shape(lambda: runs)).tree
     second, _ = together(first, *parts)
     chex.assert_trees_all_equal(together(restored, *parts)[0], second)
-    one = quick(epoch)
+    one = jax.jit(epoch)
     for i, run in enumerate(alone):
         for _ in range(2):
             run, _ = one(run, *parts)
@@ -178,7 +174,7 @@ def test_states_are_mapped_over_seeds_and_resumed_from_a_checkpoint(tmp_path):
 def test_the_best_parameters_predict_by_themselves():
     rule, optimizer = both()
     run = training.init_run(rule, optimizer, KEY, 12)
-    run, metrics = quick(epoch_of(rule, optimizer))(run, *[examples()] * 3)
+    run, metrics = jax.jit(epoch_of(rule, optimizer))(run, *[examples()] * 3)
     assert run.best.epoch == 1
     chex.assert_trees_all_equal(run.best.params, training.to_predict(run.state))
     found = training.evaluate(rule, run.best.params, examples(), 2, 255.0)
@@ -193,7 +189,7 @@ def test_rules_made_of_rules_pass_states_on():
     ):
         rule, optimizer = made(rule)
         run = training.init_run(rule, optimizer, KEY, 12)
-        run, _ = quick(epoch_of(rule, optimizer))(run, *[examples()] * 3)
+        run, _ = jax.jit(epoch_of(rule, optimizer))(run, *[examples()] * 3)
         state = run.state.rule_state
         assert (state[1] if isinstance(state, tuple) else state)["examples"].tolist() == [1] * 12
         assert [sorted(s) for s in run.state.layer_states] == [["mean"], [], ["mean"], []]

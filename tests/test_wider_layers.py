@@ -25,10 +25,6 @@ def close(actual, expected, tolerance=1e-4):
     np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-def compiled(function):
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def blocks_of(image, size):
     """(row, column, block) of every whole block of a NumPy image."""
     for r in range(image.shape[0] // size):
@@ -181,7 +177,7 @@ def check_parts_and_seeds(rule, network):
     batch = reference.make_batch(network, 4)
     seeds = [reference.make_params(rule, seed) for seed in (0, 1)]
     compute = functools.partial(reference.compute, rule)
-    alone = compiled(compute)
+    alone = jax.jit(compute)
     lambda_, updates = alone(seeds[0], batch, KEY)
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, seeds[0])
     chex.assert_tree_all_finite((lambda_, updates))
@@ -194,7 +190,7 @@ def check_parts_and_seeds(rule, network):
         jax.tree.map(lambda *a: jnp.stack(a), seeds[0], seeds[0], seeds[1]),
         jax.tree.map(lambda a: a[rows], batch),
     )
-    together = compiled(jax.vmap(compute, (0, 0, None)))(*side_by_side, KEY)
+    together = jax.jit(jax.vmap(compute, (0, 0, None)))(*side_by_side, KEY)
     near = functools.partial(chex.assert_trees_all_close, rtol=1e-3, atol=1e-4)
     halves = jax.tree.map(lambda a: (a[0] + a[1]) / 2, together[1].forward)
     near(updates.forward, halves)
@@ -248,7 +244,7 @@ def computed(name, **arguments):
     network = pooled_everywhere()
     rule = lrajax.ALGORITHMS[name](network, **arguments)
     params, batch = reference.make_params(rule), reference.make_batch(network, 4)
-    compute = compiled(functools.partial(reference.compute, rule))
+    compute = jax.jit(functools.partial(reference.compute, rule))
     return params, *compute(params, batch, KEY)
 
 
@@ -314,7 +310,7 @@ def test_with_e_equal_to_w_rules_tend_to_backprop_through_all_of_it(batch_norm):
     away = draw(4, 3)
     away -= away.mean(axis=1, keepdims=True)
 
-    @compiled
+    @jax.jit
     def found():
         y = lrajax.steps.predict(network, params.forward, batch.x) + 2e-3 * away
 

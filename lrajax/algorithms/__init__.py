@@ -13,7 +13,8 @@ from lrajax.algorithms._lra_e import lra_e
 from lrajax.algorithms._predictive_coding import predictive_coding
 from lrajax.algorithms._rec_lra import rec_lra
 from lrajax.algorithms._rfa import rfa
-from lrajax.algorithms._rule import Hyperparameter, Rule
+from lrajax.algorithms._rule import Hyperparameter as Hyperparameter
+from lrajax.algorithms._rule import Rule
 from lrajax.algorithms._sign_symmetric import sign_symmetric
 from lrajax.algorithms._weight_mirror import weight_mirror
 from lrajax.base import Algorithm
@@ -103,10 +104,23 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
 }
 """The factories alone, by name."""
 
+# Written out, so that type checkers know them as names of `lrajax` too.
 __all__ = [
     "ALGORITHMS",
     "RULES",
-    "Hyperparameter",
     "Rule",
-    *RULES,
+    "backprop",
+    "dfa",
+    "direct_kolen_pollack",
+    "dtp",
+    "dtp_sigma",
+    "dual_prop",
+    "equil_prop",
+    "kolen_pollack",
+    "lra_e",
+    "predictive_coding",
+    "rec_lra",
+    "rfa",
+    "sign_symmetric",
+    "weight_mirror",
 ]
