@@ -46,7 +46,7 @@ SEEDS = flags.DEFINE_integer(
 SIZES = (256, 32)  # units of the encoder, the code last
 BATCH_SIZE = 50
 SHOWN = 10  # test images whose reconstructions are kept
-LEARNING_RATE = 0.001  # of Adam
+LEARNING_RATE = 0.001  # of Adam, for both rules: the presets speak of classifiers
 RULES = {
     "lra_e": {"w_init": initializers.GLOROT},
     "backprop": {},

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 PyTree = Any
+Values = Array | np.ndarray
 Initializer = Callable[[PRNGKeyArray, tuple[int, ...]], Array]
 
 

@@ -11,10 +11,21 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from lrajax import layers
-from lrajax.base import Batch, Calculations, Initializer, Layer, Loss, Network, Params, PyTree
+from lrajax.base import (
+    Batch,
+    Calculations,
+    IndexedBatch,
+    Initializer,
+    Layer,
+    Loss,
+    Network,
+    Params,
+    PyTree,
+    Values,
+)
 from lrajax.checks import one_of
 
 
@@ -39,7 +50,9 @@ def no_feedback(network: Network) -> tuple:
     return ((),) * len(network.layers)
 
 
-def forward(network: Network, thetas: tuple, x: Array) -> tuple[tuple, tuple]:
+def forward(
+    network: Network, thetas: tuple, x: Shaped[Values, " B *in"]
+) -> tuple[tuple[Float[Array, "B ..."], ...], tuple[Float[Array, "B ..."], ...]]:
     """Pre- and post-activities of every layer (equation 1).
 
     Raises:
@@ -58,17 +71,24 @@ def forward(network: Network, thetas: tuple, x: Array) -> tuple[tuple, tuple]:
     return tuple(hs), tuple(zs)
 
 
-def flat(array: Array) -> Array:
+def flat(array: Shaped[Array, "B ..."]) -> Shaped[Array, " B n"]:
     """What a mini-batch of any shape holds, a row an example, [B, n]; B may be 0."""
     return array.reshape(len(array), layers.size(array.shape[1:]))
 
 
-def predict(network: Network, thetas: tuple, x: Array) -> Array:
+def predict(
+    network: Network, thetas: tuple, x: Shaped[Values, " B *in"]
+) -> Float[Array, " B *out"]:
     """The output layer's post-activity, [B, *out_shape]."""
     return forward(network, thetas, x)[1][-1]
 
 
-def output_error(network: Network, batch: Batch, h_out: Array, z_out: Array) -> Array:
+def output_error(
+    network: Network,
+    batch: Batch | IndexedBatch,
+    h_out: Float[Array, " B *out"],
+    z_out: Float[Array, " B *out"],
+) -> Float[Array, " B *out"]:
     """dL/dh of the output layer, [B, *out_shape]: the loss's error unit through the activation.
 
     With the canonical link of the loss that is z - y.
@@ -84,7 +104,7 @@ def output_error(network: Network, batch: Batch, h_out: Array, z_out: Array) -> 
     return layers.vjp_post(layer, h_out, loss.error(y, z_out))
 
 
-def labels(batch: Batch, z_out: Array) -> Array:
+def labels(batch: Batch | IndexedBatch, z_out: Float[Array, " B *out"]) -> Float[Array, " B *out"]:
     """The labels in the dtype of the output, the last target of most rules.
 
     Raises:
@@ -113,7 +133,7 @@ def _check_output(layer: Layer, loss: Loss) -> None:
             raise ValueError(f"network: its output_loss.{name} gives {found}: make it {shape}")
 
 
-def check_shapes(network: Network, x: Array) -> None:
+def check_shapes(network: Network, x: Values) -> None:
     """Raises ValueError unless every layer takes what comes from below, the first one x."""
     in_shape = network.layers[0].in_shape
     if x.shape[1:] != in_shape:
@@ -135,13 +155,15 @@ def _check_activities(l: int, layer: Layer, h: Array, z: Array) -> None:
         )
 
 
-def check_labels(y: Array, z_out: Array) -> None:
+def check_labels(y: Values, z_out: Values) -> None:
     """Raises ValueError unless y has the output's shape; broadcast, it would teach nonsense."""
     if y.shape != z_out.shape:
         raise ValueError(f"y has shape {y.shape}; the network's output has {z_out.shape}")
 
 
-def from_errors(batch: Batch, h: tuple, z: tuple, errors: Sequence[Array]) -> Calculations:
+def from_errors(
+    batch: Batch | IndexedBatch, h: tuple, z: tuple, errors: Sequence[Array]
+) -> Calculations:
     """Λ of a rule that computes errors and no targets: each error stands for the target z - e."""
     hidden = map(jnp.subtract, z[:-1], errors[:-1])
     return Calculations(batch.x, h, z, (*hidden, labels(batch, z[-1])), tuple(errors))
@@ -217,7 +239,9 @@ def recall(params: Params, states: tuple) -> Params:
     return params._replace(forward=tuple(map(layers.recall, params.forward, states)))
 
 
-def reduce_batch(delta: Array, reduction: str, theta: PyTree = ()) -> Array:
+def reduce_batch(
+    delta: Float[Array, " B *n"], reduction: str, theta: PyTree = ()
+) -> Float[Array, " B *n"]:
     """Scales per-example deltas so that their sum over the batch is the reduction asked for.
 
     Args:
@@ -234,7 +258,7 @@ def batch_size(array: Array, theta: PyTree) -> int:
     return len(array) * math.prod(map(jax.lax.axis_size, layers.batch_axes(array, theta)))
 
 
-def batch_mean(values: Array, theta: PyTree) -> Array:
+def batch_mean(values: Float[Array, " B"], theta: PyTree) -> Float[Array, ""]:
     """Mean over the mini-batch of [B], []; inside `jax.shard_map` over all devices."""
     mean, axes = values.mean(), layers.batch_axes(values, theta)
     return jax.lax.pmean(mean, axes) if axes else mean

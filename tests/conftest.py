@@ -4,9 +4,12 @@ import os
 
 import jax
 import pytest
-import reference
+from jaxtyping import install_import_hook
 
-import lrajax
+# Before they are imported: what rules are made of checks the shapes of its annotations.
+with install_import_hook(["lrajax.steps", "lrajax.layers.products"], "beartype.beartype"):
+    import lrajax
+import reference
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Networks are tiny here: the tests' time is XLA's compilation, which these cut to a third.

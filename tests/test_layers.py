@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from jaxtyping import TypeCheckError
 
-from lrajax import layers
+from lrajax import layers, steps
 
 RNG = np.random.default_rng(0)
 B, N_IN, N_OUT = 5, 3, 4
@@ -72,3 +73,12 @@ def test_shapes_and_names(key):
 def test_bad_arguments_are_named(args, name):
     with pytest.raises(ValueError, match=name):
         layers.dense(*args)
+
+
+def test_annotated_shapes_are_checked_while_testing(network, batch):
+    """Neither would show otherwise: z - y asks for no h, and any array has a mean."""
+    z_out = jnp.full((7, 2), 0.5)
+    with pytest.raises(TypeCheckError, match="parameter 'z_out'"):
+        steps.output_error(network, batch, jnp.ones((7, 3)), z_out)
+    with pytest.raises(TypeCheckError, match="parameter 'values'"):
+        steps.batch_mean(z_out, {})

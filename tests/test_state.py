@@ -201,7 +201,7 @@ def test_without_a_state_nothing_is_kept():
     state = training.init_state(rule, optimizer, KEY)
     assert (state.rule_state, state.layer_states, state.observed) == ((), (), ())
     assert training.to_predict(state) is state.params
-    assert steps.remember(NETWORK, state.params.forward, (), None) == ()
+    assert steps.remember(NETWORK, state.params.forward, (), lrajax.Calculations(*[()] * 5)) == ()
 
 
 def test_the_state_of_a_unit_of_several_layers_goes_to_each():

@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float, Shaped
 
-from lrajax.base import Layer, PyTree
+from lrajax.base import Layer, PyTree, Values
 
 EXAMPLES = "examples"
 """The mapped axis, by whose index a stochastic layer tells one example from another."""
@@ -23,17 +23,24 @@ def _over_examples(function: Callable, in_axes: Any) -> Callable:
     return jax.vmap(function, in_axes, axis_name=EXAMPLES)
 
 
-def pre(layer: Layer, theta: PyTree, z_below: Array) -> Array:
+def pre(
+    layer: Layer, theta: PyTree, z_below: Shaped[Values, " B *below"]
+) -> Float[Array, " B *here"]:
     """Pre-activity h, [B, *out_shape], in the dtype of theta, whatever the activity below has."""
     return _over_examples(layer.pre, (None, 0))(theta, jnp.asarray(z_below, dtype(theta, z_below)))
 
 
-def post(layer: Layer, h: Array) -> Array:
+def post(layer: Layer, h: Float[Values, "B ..."]) -> Float[Array, "B ..."]:
     """Post-activity z = φ(h), [B, *out_shape]."""
-    return _over_examples(layer.post, 0)(h)
+    return _over_examples(layer.post, 0)(jnp.asarray(h))
 
 
-def feedback(layer: Layer, e: PyTree, z_below: Array, error: Array) -> Array:
+def feedback(
+    layer: Layer,
+    e: PyTree,
+    z_below: Float[Values, " B *below"],
+    error: Float[Values, " B *here"],
+) -> Float[Array, " B *below"]:
     """Error (or activity) of this layer carried down by the feedback weights, [B, *in_shape].
 
     By default `vjp_below` with e in the place of theta: at the activity below, so that pooling by
@@ -44,31 +51,49 @@ def feedback(layer: Layer, e: PyTree, z_below: Array, error: Array) -> Array:
     return _over_examples(layer.feedback, (None, 0, 0))(e, z_below, error)
 
 
-def vjp_theta(layer: Layer, theta: PyTree, z_below: Array, delta: Array) -> PyTree:
+def vjp_theta(
+    layer: Layer,
+    theta: PyTree,
+    z_below: Shaped[Values, " B *below"],
+    delta: Float[Values, " B *here"],
+) -> PyTree:
     """(∂h/∂θ)ᵀ δ, summed over the batch: for a dense layer z_belowᵀ δ and Σ δ."""
     _, vjp = jax.vjp(lambda theta: pre(layer, theta, z_below), theta)
     return vjp(delta)[0]
 
 
-def vjp_below(layer: Layer, theta: PyTree, z_below: Array, delta: Array) -> Array:
+def vjp_below(
+    layer: Layer,
+    theta: PyTree,
+    z_below: Float[Values, " B *below"],
+    delta: Float[Values, " B *here"],
+) -> Float[Array, " B *below"]:
     """(∂h/∂z_below)ᵀ δ, [B, *in_shape]: for a dense layer δ Wᵀ."""
     _, vjp = jax.vjp(lambda z: pre(layer, theta, z), z_below)
     return vjp(delta)[0]
 
 
-def vjp_post(layer: Layer, h: Array, error: Array) -> Array:
+def vjp_post(
+    layer: Layer, h: Float[Values, " B *here"], error: Float[Values, " B *here"]
+) -> Float[Array, " B *here"]:
     """(∂z/∂h)ᵀ e, [B, *out_shape]: e ⊗ φ′(h) for a pointwise activation."""
     _, vjp = jax.vjp(lambda h: post(layer, h), h)
     return vjp(error)[0]
 
 
-def vjp_feedback(layer: Layer, e: PyTree, z_below: Array, error: Array, delta: Array) -> PyTree:
+def vjp_feedback(
+    layer: Layer,
+    e: PyTree,
+    z_below: Float[Values, " B *below"],
+    error: Float[Values, " B *here"],
+    delta: Float[Values, " B *below"],
+) -> PyTree:
     """(∂feedback(e, z_below, error)/∂e)ᵀ δ, summed over the batch: for a dense layer δᵀ error."""
     _, vjp = jax.vjp(lambda e: feedback(layer, e, z_below, error), e)
     return vjp(delta)[0]
 
 
-def dtype(theta: PyTree, z_below: Array) -> jnp.dtype:
+def dtype(theta: PyTree, z_below: Values) -> jnp.dtype:
     """What a layer computes in: its parameters' dtype, or, without any, that of its input.
 
     Inputs of integers or booleans are computed with as floats.
@@ -98,7 +123,9 @@ def mean_over_examples(z: Array) -> Array:
     return jax.lax.pmean(z, EXAMPLES)
 
 
-def remember(layer: Layer, theta: PyTree, state: PyTree, z_below: Array) -> PyTree:
+def remember(
+    layer: Layer, theta: PyTree, state: PyTree, z_below: Shaped[Values, " B *below"]
+) -> PyTree:
     """The layer's state after a mini-batch; running statistics, say."""
     mapped = jax.vmap(layer.remember, (None, None, 0), out_axes=None, axis_name=EXAMPLES)
     return mapped(theta, state, jnp.asarray(z_below, dtype(theta, z_below)))
