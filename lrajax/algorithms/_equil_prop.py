@@ -173,7 +173,8 @@ def equil_prop(
     def init_state(params, num_examples):
         if num_examples is None:
             raise ValueError("num_examples=None: persistent=True keeps the states of so many")
-        x = jax.ShapeDtypeStruct((num_examples, *network.layers[0].in_shape), float)
+        in_shape = (num_examples, *network.layers[0].in_shape)
+        x = jax.ShapeDtypeStruct(in_shape, jnp.result_type(float))
         shapes = jax.eval_shape(at_rest, params, x)
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
