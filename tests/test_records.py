@@ -26,7 +26,9 @@ def copied(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("_copied", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    rule = lrajax.Rule(module.copied, "a copy", "nowhere", traced=("leak",), plain={"leak": 0.0})
+    rule = lrajax.Rule(
+        module.copied, "a copy", "nowhere", traced={"leak": (0.1, 10.0)}, plain={"leak": 0.0}
+    )
     monkeypatch.setitem(lrajax.RULES, "copied", rule)
     return rule
 
