@@ -40,9 +40,10 @@ TESTS = {
     "dataset": ["test_own_data.py", "test_augment.py"],
     "split": ["test_data.py"],
     "standardize": ["test_augment.py"],
+    "predictive_coding": ["test_predictive_coding.py", "test_wider_layers.py"],
     "settle": ["test_predictive_coding.py", "test_equil_prop.py"],
     "base": ["test_state.py", "test_network.py"],
-    "checks": ["test_network.py", "test_contract.py"],
+    "checks": ["test_network.py", "test_arguments.py", "test_contract.py"],
     "networks": ["test_network.py", "test_architectures.py"],
     "steps": [
         "test_rfa.py",

@@ -112,6 +112,17 @@ def test_resnet18_learns_a_mini_batch_and_predicts_by_what_it_keeps():
     np.testing.assert_allclose(alone, predict(kept, batch.x)[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["vgg5", "vgg7", "vgg9", "resnet_small", "resnet18"])
+def test_kernels_are_of_3_by_3_and_projections_of_1_by_1(name):
+    network = networks.NETWORKS[name]((32, 32, 3), 10)
+    params = jax.eval_shape(lrajax.backprop(network).init, KEY).forward
+    paths = jax.tree_util.tree_leaves_with_path(params)
+    kernels = {jax.tree_util.keystr(path): leaf.shape for path, leaf in paths if leaf.ndim == 4}
+    assert kernels
+    for path, shape in kernels.items():
+        assert shape[:2] == ((1, 1) if "projection" in path else (3, 3)), path
+
+
 def test_lenet_is_the_one_of_1998_in_plan_and_can_be_wider():
     for sizes, maps in (({}, (6, 16)), ({"width": 9}, (9, 24))):
         network = networks.lenet((28, 28), 10, **sizes)

@@ -11,7 +11,7 @@ import pytest
 import reference
 
 import lrajax
-from lrajax import initializers, layers, training
+from lrajax import checks, initializers, layers, training
 
 NETWORK = lrajax.mlp((5, 4, 3, 2))
 EVERY = pytest.mark.parametrize("name", lrajax.ALGORITHMS)
@@ -133,3 +133,19 @@ def test_a_rule_survives_cloudpickle(name):
     np.testing.assert_array_equal(
         *(rule.predict(algo.init(0), jnp.ones((2, 5))) for rule in (algo, copy))
     )
+
+
+BOUNDS = [  # a check, what is just allowed, what is just not
+    (checks.at_least, (1,), 1, 0.9999999),
+    (checks.between, (0, 2), 0, -1e-30),
+    (checks.between, (0, 2), 2, 2.0000002),
+    (checks.below, (1,), 0.9999999, 1),
+    (checks.positive, (), 1e-30, 0),
+]
+
+
+@pytest.mark.parametrize(("check", "bounds", "allowed", "refused"), BOUNDS)
+def test_bounds_are_where_they_are_said_to_be(check, bounds, allowed, refused):
+    check("beta", allowed, *bounds)
+    with pytest.raises(ValueError, match=f"beta={refused}"):
+        check("beta", refused, *bounds)
