@@ -9,7 +9,13 @@ goes into leaderboard/TASK/RULE/ as it comes: the same command goes on where it 
 two of it side by side share the rules.
 """
 
+import lrajax_command
+
+if __name__ == "__main__":
+    lrajax_command.listen()  # before the seconds that imports take
+
 import pathlib
+import sys
 
 import jax
 from absl import flags
@@ -18,10 +24,15 @@ from tqdm import tqdm
 import lrajax
 from lrajax import data
 from lrajax.checks import at_least, one_of
-from lrajax.runs import comparison, leaderboard, named, tuning
+from lrajax.runs import named
 from lrajax.runs.commands import commandline
 from lrajax.runs.folder import InUseError
 from lrajax.runs.records import usable
+
+try:
+    from lrajax.runs import comparison, leaderboard, tuning
+except ModuleNotFoundError as error:
+    sys.exit(f"leaderboard.py: {error.name} is not installed: pip install '.[tune]' has it")
 
 FLAGS = flags.FlagValues()
 TASK = flags.DEFINE_list("task", "", "tasks, with commas; default: none", flag_values=FLAGS)

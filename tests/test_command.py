@@ -116,7 +116,7 @@ def test_a_home_folder_is_expanded(command, tmp_path, monkeypatch):
     assert report.path("~/x") == tmp_path / "x"
 
 
-EXPERIMENTS = ("reproduce", "results", "autoencode", "boosted_trees")
+EXPERIMENTS = ("reproduce", "results", "autoencode", "boosted_trees", "leaderboard")
 
 
 @pytest.mark.parametrize("name", ["train", "tune", *EXPERIMENTS])
