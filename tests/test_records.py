@@ -71,6 +71,7 @@ def test_a_record_names_hyperparameters_of_its_rule(name):
     assert rule.name == name
     assert {*rule.traced, *rule.plain} <= rule.hyperparameters.keys()
     assert all(isinstance(rule.hyperparameters[traced].default, float) for traced in rule.traced)
+    assert all(hyperparameter.about for hyperparameter in rule.hyperparameters.values())
     assert rule.about
     assert rule.title
     assert rule.paper
