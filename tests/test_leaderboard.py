@@ -105,11 +105,15 @@ def test_the_page_has_each_mean_interval_rank_and_comparison(root):
             assert against.difference == pytest.approx(mine - means["backprop"])
 
 
-def test_the_cards_tell_rules_apart(root):
+def test_the_page_has_the_costs_and_angles_of_the_cards(root):
     page = leaderboard.page(comparison.standings(root))
     lines = {line.split(" | ")[0]: line for line in page.split("## What")[1].splitlines()}
-    assert "| yes | yes | 1.00 |" in lines["| Backprop"]
-    assert "| no | yes | 1.00 |" in lines["| My rule"]
+    assert lines["| Backprop"].startswith("| Backprop | 1.00 | 6 | 1.0")
+    assert lines["| Backprop"].endswith(" | 0 0° → 0 0° | – |")
+    mine = entry(root, OWN)["cards"]
+    assert lines["| My rule"].startswith("| My rule | 1.00 | 6 | ")
+    for when in ("start", "trained"):
+        assert " ".join(f"{a:.0f}" for a in mine[when]["feedback_angles"]) in lines["| My rule"]
 
 
 def test_a_run_without_an_error_counts_at_chance(root):

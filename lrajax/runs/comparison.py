@@ -166,11 +166,15 @@ def cards(
 
 
 def _plain(card: lrajax.Card) -> dict[str, Any]:
-    """A card ready for JSON, which has no NaN: an angle that means nothing is None."""
-    numbers = {"angles", "feedback_angles"}
-    return {
-        name: records.rounded(value, 2) if name in numbers else value
-        for name, value in card._asdict().items()
+    """What of a card depends on the network, ready for JSON: costs and angles, NaN as None.
+
+    What a rule needs does not, and is measured on small networks (docs/api/cards.md): on wide ones
+    float32's rounding moves the small errors of LRA-E as a transpose would.
+    """
+    costs = ("products_over_backprop", "depth", "memory_over_backprop")
+    angles = ("angles", "feedback_angles")
+    return {name: getattr(card, name) for name in costs} | {
+        name: records.rounded(getattr(card, name), 2) for name in angles
     }
 
 

@@ -27,15 +27,15 @@ the same budget, by validation error alone, and trained anew with fresh seeds. T
 """
 NONE_YET = "\nNo task has been run yet.\n"
 CARDS = """
-## What the rules need and cost
+## What the rules cost
 
 Measured by `lrajax.audit` on the task's network; angles are from the lowest hidden layer to the
 uppermost, before and after training of the first fresh seed.
 
-- **Wᵀ**: whether errors go down through the transposes of W ("signs": through their signs alone).
-- **φ′**: whether the update of a hidden layer needs a derivative.
 - **products**, **memory**: over backprop's, of a step. **depth**: products one after another until
   the first layer's update.
+
+Which rules need transposes and derivatives is on [the page of cards](docs/api/cards.md).
 """
 
 
@@ -47,7 +47,7 @@ def page(standings: Standings) -> str:
     for task, ranked in standings.items():
         parts += [f"\n## {TITLES[task]}\n", budget(ranked), statistics(ranked)]
     first = next(iter(standings))
-    parts += [CARDS, f"\n{TITLES[first]}:\n", cards(standings[first])]
+    parts += [CARDS, f"{TITLES[first]}:\n", cards(standings[first])]
     return "\n".join(parts)
 
 
@@ -118,17 +118,14 @@ def _row(standing: Standing) -> list[str]:
 
 def cards(ranked: Sequence[Standing]) -> str:
     """The cards of a task's rules."""
-    head = ["rule", "Wᵀ", "φ′", "products", "depth", "memory"]
+    head = ["rule", "products", "depth", "memory"]
     head += ["angle to backprop", "angle of E to Wᵀ"]
     rows = []
     for standing in ranked:
         start, trained = standing.entry["cards"]["start"], standing.entry["cards"]["trained"]
-        needs = "signs" if start["signs_alone"] else "yes" if start["transposes"] else "no"
         rows.append(
             [
                 standing.entry["title"],
-                needs,
-                "yes" if start["derivatives"] else "no",
                 f"{start['products_over_backprop']:.2f}",
                 str(start["depth"]),
                 f"{start['memory_over_backprop']:.2f}",
