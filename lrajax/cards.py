@@ -78,9 +78,9 @@ def audit(
       **hyperparameters: of the factory.
 
     Returns:
-      The card. A rule whose number of steps depends on the data (a tolerance) counts one. Ask a small
-      network what a rule needs: with hundreds of units a layer, float32's rounding alone may move
-      the small errors of LRA-E, and count as transposes.
+      The card. A rule whose number of steps depends on the data (a tolerance) counts one. Ask a
+      small network what a rule needs: with hundreds of units a layer, float32's rounding alone may
+      move the small errors of LRA-E, and count as transposes.
     """
     key = jax.random.key(0) if key is None else key
     rule, reference = factory(network, **hyperparameters), backprop(network)
