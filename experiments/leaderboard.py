@@ -51,12 +51,6 @@ def load(name: str, **split) -> data.Dataset:
     return data.load(name, DATA_DIR.value, **split)
 
 
-def keep_programs(folder: pathlib.Path) -> None:
-    """Keeps what JAX compiles: the seeds of a rule run one program."""
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "programs"))
-
-
 def main() -> None:
     """Trains what is missing and writes the page."""
     root = pathlib.Path(OUT_DIR.value)
@@ -70,7 +64,7 @@ def main() -> None:
         at_least("trials", TRIALS.value, 1)
         at_least("workers", WORKERS.value, 1)
         if TASK.value:
-            keep_programs(root)
+            commandline.keep_programs(root / "programs")
         for task, algo in tqdm([(t, a) for t in TASK.value for a in algos], unit="rule"):
             try:
                 comparison.enter(algo, task, root, load, trials=TRIALS.value, workers=WORKERS.value)

@@ -246,13 +246,6 @@ def complete(part: cells.Cell) -> bool:
     return missing
 
 
-def keep_programs() -> None:
-    """Keeps what JAX compiles: a cell's seeds run one program, and many cells start by another."""
-    if not jax.config.jax_compilation_cache_dir:
-        folder = out_dir().absolute() / "unfinished" / "programs"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
 def in_rounds(lists: list[list[cells.Cell]]) -> list[cells.Cell]:
     """The first of every list, then the second of every list, and so on."""
     rounds = itertools.zip_longest(*lists)
@@ -273,7 +266,7 @@ def main() -> None:
     if not parts:
         print(f"all {len(chosen)} cells are there already: {out_dir()}")
         return
-    keep_programs()
+    commandline.keep_programs(out_dir() / "unfinished" / "programs")
     if QUICK.value:  # two epochs take less time than the optimisations would
         jax.config.update("jax_disable_most_optimizations", True)
     written, failed = 0, []

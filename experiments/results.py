@@ -19,6 +19,7 @@ from paper import asides, beyond, cells, claims
 from lrajax import RULES
 from lrajax.runs.commands import commandline
 from lrajax.runs.records import CELL, ERRORS, extent, moments, optimizer_of, read_record, usable
+from lrajax.runs.tables import markdown
 
 try:
     from paper import figures
@@ -167,12 +168,6 @@ def spread(mean: float | None, std: float | None, decimals: int = 2) -> str:
     return " ± ".join(f"{value:.{decimals}f}" for value in (mean, std) if value is not None)
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
 def paper_table(
     first: str,
     columns: list[str],
@@ -189,7 +184,7 @@ def paper_table(
         for column, (record, paper) in zip(columns, row, strict=True)
         if record and paper and is_above(record["summary"]["test_error"], paper[1])
     ]
-    return table(head, body) + f"\nAbove the paper's test error: {'; '.join(above) or 'none'}.\n"
+    return markdown(head, body) + f"\nAbove the paper's test error: {'; '.join(above) or 'none'}.\n"
 
 
 # Student's t, two-sided 95 %, by degrees of freedom.
@@ -271,7 +266,7 @@ def error_table(records: dict[str, dict]) -> str:
         numbers = [settings["lr"], settings["epochs"], f"{len(summary['seeds'])}{mixed(record)}"]
         row = [*how, *map(str, numbers), *(error_of(summary, name) for name in ERRORS)]
         rows.append(row + (alignment_of(record) if aligned else []))
-    return table(head, rows)
+    return markdown(head, rows)
 
 
 def cell_table(records: dict[str, dict]) -> str:
@@ -282,7 +277,7 @@ def cell_table(records: dict[str, dict]) -> str:
         counts = (record["settings"]["epochs"], f"{len(record['summary']['seeds'])}{mixed(record)}")
         errors = (error_of(record["summary"], error) for error in ERRORS)
         rows.append([name, *map(str, counts), *errors])
-    return table(head, rows)
+    return markdown(head, rows)
 
 
 def network_of(settings: dict) -> str:
@@ -312,7 +307,7 @@ def attack_table(records: dict[str, dict]) -> str:
         found, name = record["final"]["attacked"], RULES[record["settings"]["algo"]].title
         errors = (spread(*moments(found[attack])) for attack in attacks)
         rows.append([f"{name} ({extent(record)})", *errors])
-    return table(["rule", *attacks], rows)
+    return markdown(["rule", *attacks], rows)
 
 
 def autoencoder_section(records: dict[str, dict]) -> list[str]:
@@ -337,7 +332,7 @@ def autoencoder_section(records: dict[str, dict]) -> list[str]:
         f"`python experiments/autoencode.py --dataset={common['dataset']} "
         f"--epochs={common['epochs']} --data_dir=FOLDER --out_dir=results`\n",
         f"![{title}](figures/autoencoder.png)\n",
-        table(head, rows),
+        markdown(head, rows),
     ]
 
 
@@ -356,7 +351,7 @@ def trees_section(records: dict[str, dict]) -> list[str]:
         'Errors in %; median seconds of a seed, on a busy CPU. "frozen": only the softmax learns;\n'
         '"ensemble": one of as many rounds as all layers have together; "lra_e_learned": E is the\n'
         "transpose of the linear map nearest to the layer, else it is drawn once.\n",
-        table(["set", "rule", "seeds", "train", "test", "seconds"], rows),
+        markdown(["set", "rule", "seeds", "train", "test", "seconds"], rows),
     ]
 
 
@@ -380,7 +375,7 @@ def render(results: dict[str, dict[str, dict]]) -> str:
         *(part for name in figures.FIGURES if results[name] for part in figure(name, results)),
         "## The paper's claims\n",
         command("all"),
-        table(
+        markdown(
             ["claim", "where", "evidence here", "verdict"],
             claims.rows(results, [*claims.CLAIMS, *asides.CLAIMS]),
         ),

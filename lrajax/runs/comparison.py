@@ -89,7 +89,9 @@ def enter(
     dataset = load(fields["dataset"], valid_size=fields.get("valid_size"), split_seed=0)
     search = tuning.Search(algo, dataset, fields, folder, workers=workers)
     with contextlib.closing(search):
-        searched(search, trials)
+        done = len(search.ended)
+        with tqdm(initial=done, total=trials, unit="trial", desc=algo, leave=False) as bar:
+            search.follow(bar, trials)
         chosen = search.preset()
         settings = presets.resolve(**{**fields, **chosen["settings"]})
         runs = list(final_runs(settings, tuning.TASKS[task].final_seeds, folder, load))
@@ -109,16 +111,6 @@ def enter(
         }
         records.write_json(folder / ENTRY, entry)
     return entry
-
-
-def searched(search: tuning.Search, trials: int) -> None:
-    """Searches until so many trials have ended, with a progress bar."""
-    done = len(search.ended)
-    name = search.rule.name
-    with tqdm(initial=done, total=trials, unit="trial", desc=name, leave=False) as bar:
-        for generation in search.generations(trials):
-            bar.update(len(generation))
-            bar.set_postfix_str(f"best {search.study.best_value:.2f} % valid")
 
 
 def final_runs(

@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -273,14 +273,21 @@ def to_csv(rows: Sequence[Row]) -> str:
 def to_markdown(rows: Sequence[Row]) -> str:
     """A table of GitHub's kind; the best by validation error is bold."""
     names = heads(rows)
-    lines = [
-        [*(HEADS.get(name, name) for name in names), *(f"{h} %" for h in ERROR_HEADS.values())],
-        [*("---:" if is_number(rows, name) else "---" for name in names), *["---:"] * 3],
-    ]
+    head = [*(HEADS.get(name, name) for name in names), *(f"{h} %" for h in ERROR_HEADS.values())]
+    right = [*(is_number(rows, name) for name in names), True, True, True]
+    lines = []
     for row, bold in zip(rows, _marks(rows, "**"), strict=True):
         errors = [f"{bold}{row.said(name)}{bold}" for name in ERROR_HEADS]
         lines.append([*(shown(row, name).replace("|", r"\|") for name in names), *errors])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(head, lines, right)
+
+
+def markdown(
+    head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool] | None = None
+) -> str:
+    """A table in Markdown; `right` says which columns stand right, None that none does."""
+    rule = ["---:" if stands_right else "---" for stands_right in right or [False] * len(head)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *rows))
 
 
 def to_latex(rows: Sequence[Row]) -> str:

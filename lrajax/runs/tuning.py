@@ -37,23 +37,32 @@ class Task(NamedTuple):
     """What rules are compared on.
 
     Attributes:
+      title: what tables call it.
       fields: of `Settings`: data set, network, epochs, validation examples.
       final_seeds: how many fresh seeds the chosen settings are trained with.
     """
 
+    title: str
     fields: Mapping[str, Any]
     final_seeds: int = 10
 
 
 TASKS = {
-    "digits": Task({"dataset": "digits", "epochs": 40}),
-    "mnist-3": Task({"dataset": "mnist", "epochs": 100, "valid_size": 10_000}),
-    "fashion_mnist-3": Task({"dataset": "fashion_mnist", "epochs": 100, "valid_size": 10_000}),
-    "fashion_mnist-8": Task(
-        {"dataset": "fashion_mnist", "hidden_layers": 8, "epochs": 100, "valid_size": 10_000}
+    "digits": Task("digits, 3 × 256", {"dataset": "digits", "epochs": 40}),
+    "mnist-3": Task("MNIST, 3 × 256", {"dataset": "mnist", "epochs": 100, "valid_size": 10_000}),
+    "fashion_mnist-3": Task(
+        "Fashion-MNIST, 3 × 256", {"dataset": "fashion_mnist", "epochs": 100, "valid_size": 10_000}
     ),
-    "mnist-32": Task({"dataset": "mnist", "hidden_layers": 32, "epochs": 20, "valid_size": 10_000}),
+    "fashion_mnist-8": Task(
+        "Fashion-MNIST, 8 × 256",
+        {"dataset": "fashion_mnist", "hidden_layers": 8, "epochs": 100, "valid_size": 10_000},
+    ),
+    "mnist-32": Task(
+        "MNIST, 32 × 256",
+        {"dataset": "mnist", "hidden_layers": 32, "epochs": 20, "valid_size": 10_000},
+    ),
     "cifar10-vgg5": Task(
+        "CIFAR-10, vgg5, width 32",
         {
             "dataset": "cifar10",
             "network": "vgg5",
@@ -271,6 +280,12 @@ class Search:
             self._train(asked)
             self._keep()
             yield asked
+
+    def follow(self, bar: Any, trials: int, passes: float = np.inf) -> None:
+        """Goes through the generations, and says on a progress bar how far and how good."""
+        for generation in self.generations(trials, passes):
+            bar.update(len(generation))
+            bar.set_postfix_str(f"best {self.study.best_value:.2f} % valid")
 
     def _train(self, candidates: list[Candidate]) -> None:
         """Trains a generation, half of it further and further."""

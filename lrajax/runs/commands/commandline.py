@@ -90,6 +90,12 @@ def _run(main: Callable[[], None], values: flags.FlagValues, doc: str) -> None:
         main()
 
 
+def keep_programs(folder: pathlib.Path) -> None:
+    """Lets JAX keep what it compiles there, unless it keeps it elsewhere: seeds run one program."""
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+
+
 def on_any_terminal(command: Callable[[], None]) -> None:
     """Runs a command whose output may be closed, or know fewer letters than are written."""
     for name in ("stdout", "stderr"):

@@ -77,9 +77,7 @@ def main() -> None:
     bar = tqdm(initial=len(search.ended), total=TRIALS.value, unit="trial", desc=ALGO.value)
     with bar, contextlib.closing(search):
         try:
-            for generation in search.generations(TRIALS.value, PASSES.value or float("inf")):
-                bar.update(len(generation))
-                bar.set_postfix_str(f"best {search.study.best_value:.2f} % valid")
+            search.follow(bar, TRIALS.value, PASSES.value or float("inf"))
         except OSError as error:
             bar.close()
             sys.exit(
