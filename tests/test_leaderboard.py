@@ -30,7 +30,8 @@ def root(tmp_path_factory):
     (root / "compared.py").write_text(rule + RECORD)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(root)
-        patch.setitem(tuning.TASKS, "digits", tuning.Task("small", FIELDS, final_seeds=2))
+        small = tuning.TASKS["digits"]._replace(fields=FIELDS, final_seeds=2)
+        patch.setitem(tuning.TASKS, "digits", small)
         for algo in ALGOS:
             comparison.enter(algo, "digits", root, data.load, trials=2)
         yield root
