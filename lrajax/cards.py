@@ -78,9 +78,7 @@ def audit(
       **hyperparameters: of the factory.
 
     Returns:
-      The card. A rule whose number of steps depends on the data (a tolerance) counts one. Ask a
-      small network what a rule needs: with hundreds of units a layer, float32's rounding alone may
-      move the small errors of LRA-E, and count as transposes.
+      The card. A rule whose number of steps depends on the data (a tolerance) counts one.
     """
     key = jax.random.key(0) if key is None else key
     rule, reference = factory(network, **hyperparameters), backprop(network)
@@ -91,7 +89,8 @@ def audit(
     bare = Params(params.forward, reference.init(key).feedback)
     flops, usual = (_products(step, params, batch), _products(standard, bare, batch))
     held, little = (_memory(step, params, batch), _memory(standard, bare, batch))
-    turning, gentle = _transposes(rule, network, params, few, key)
+    with jax.enable_x64(True):  # or rounding alone may move the small errors of wide networks
+        turning, gentle = _transposes(rule, network, _doubled(params), _doubled(few), key)
     angles, mirrored = _angles(reference, rule, params, batch, key)
     return Card(
         transposes=turning,
@@ -121,6 +120,12 @@ def _step(rule: Algorithm, key: PRNGKeyArray) -> Callable[[Params, Batch], Param
         return rule.calc_updates(params, rule.compute_targets(params, batch, key=key))
 
     return step
+
+
+def _doubled(tree: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
+    )
 
 
 # --- What goes down ------------------------------------------------------------------------------

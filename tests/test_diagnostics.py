@@ -34,6 +34,18 @@ def test_an_angle_does_not_depend_on_lengths(scale, other):
     np.testing.assert_allclose(diagnostics.angle(a, b), 45, atol=1e-3)
 
 
+@pytest.mark.parametrize("degrees", [0, 1e-3, 0.05, 60, 179.95, 180])
+def test_small_and_straight_angles_are_as_exact_as_others(degrees):
+    turned = jnp.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
+    angle = diagnostics.angle(jnp.array([1.0, 0.0]), turned)
+    np.testing.assert_allclose(angle, degrees, atol=2e-5)
+
+
+def test_a_vector_has_no_angle_to_itself(key):
+    a = jax.random.normal(key, (1000,))
+    assert diagnostics.angle(a, a) == 0
+
+
 def test_angles_of_vanishing_updates_are_those_of_float64():
     """Of 24 layers the lower ones' updates have squares that float32 does not know."""
     network = lrajax.mlp((6, *[8] * 24, 4))
