@@ -130,7 +130,7 @@ class Report:
         """Writes benchmark.json and BENCHMARKS.md."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "benchmark.json").write_text(json.dumps(self.as_json(), indent=1) + "\n")
-        (folder / "BENCHMARKS.md").write_text(self.as_markdown())
+        (folder / "BENCHMARKS.md").write_text(self.as_markdown(), encoding="utf-8")
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain data; a `Spread` becomes a dictionary."""

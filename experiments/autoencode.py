@@ -173,7 +173,7 @@ def main() -> None:
     try:
         at_least("epochs", EPOCHS.value, 1)
         at_least("seeds", SEEDS.value, 1)
-        records.check_writable("out_dir", OUT_DIR.value)
+        records.check_writable("out_dir", path_of("*", "*").parent)
         dataset = data.load(DATASET.value, DATA_DIR.value)
         pairs = list(itertools.product(RULES, networks.RECONSTRUCTIONS))
         missing = [pair for pair in pairs if not there(*pair, dataset)]
@@ -182,7 +182,6 @@ def main() -> None:
     for rule, output in missing:
         result = train(Autoencoder(rule, output, dataset), f"{rule}-{output}")
         settings = settings_of(rule, output, dataset)
-        path_of(rule, output).parent.mkdir(exist_ok=True)
         records.write_json(
             path_of(rule, output), {"settings": settings, **records.versions(), **result}
         )

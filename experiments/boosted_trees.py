@@ -227,9 +227,8 @@ def main() -> None:
             one_of("dataset", name, SETS)
         if "mnist" in DATASET.value:
             load("mnist", 0)
-        records.check_writable("out_dir", OUT_DIR.value)
         folder = pathlib.Path(OUT_DIR.value) / "boosted_trees"
-        folder.mkdir(exist_ok=True)
+        records.check_writable("out_dir", folder)
     except ValueError as error:
         commandline.fail(error, FLAGS)
     for name in DATASET.value:

@@ -65,7 +65,8 @@ def main() -> None:
         at_least("workers", WORKERS.value, 1)
         if TASK.value:
             commandline.keep_programs(root / "programs")
-        for task, algo in tqdm([(t, a) for t in TASK.value for a in algos], unit="rule"):
+        every = [(task, algo) for task in TASK.value for algo in algos]
+        for task, algo in tqdm(every, unit="rule", disable=not every):
             try:
                 comparison.enter(algo, task, root, load, trials=TRIALS.value, workers=WORKERS.value)
             except InUseError:
@@ -73,7 +74,7 @@ def main() -> None:
             jax.clear_caches()  # a long comparison would keep all programs in memory
         page = leaderboard.page(comparison.standings(root))
         with usable("out", OUT.value):
-            pathlib.Path(OUT.value).write_text(page)
+            pathlib.Path(OUT.value).write_text(page, encoding="utf-8")
     except ValueError as error:
         commandline.fail(error, FLAGS)
     print(f"written: {OUT.value}")

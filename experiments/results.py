@@ -402,7 +402,7 @@ def figure(name: str, results: dict[str, dict[str, dict]]) -> list[str]:
 def write(results: dict[str, dict[str, dict]], out: pathlib.Path) -> None:
     """Writes RESULTS.md, and the figures beside it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render(results))
+    out.write_text(render(results), encoding="utf-8")
     for name, draw in {**figures.FIGURES, "autoencoder": figures.autoencoder}.items():
         if results[name]:
             figures.save(draw(results[name]), out.parent / "figures" / name)

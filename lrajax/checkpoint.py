@@ -215,7 +215,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a file so that whoever reads it, now or after a crash, finds the old one or the new.
 
     Raises:
-      OSError: it cannot be written; the old file is untouched.
+      OSError: it cannot be written; it names the file, and the old one is untouched.
     """
     path = Path(path)
     temporary = path.with_name(path.name + _TEMPORARY)
@@ -224,8 +224,9 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
             file.write(data)
             flush(file)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)  # a full disk needs the room
+        error.filename = str(path)  # which it does not name
         raise
     _flush_folder(path.parent)
 

@@ -1,5 +1,6 @@
 """The command, in this process: what it does with a folder, with a terminal, with its words."""
 
+import errno
 import importlib
 import importlib.metadata
 import json
@@ -16,6 +17,7 @@ import pytest
 
 import lrajax
 from lrajax import __main__ as entry
+from lrajax import checkpoint
 from lrajax.runs import placement
 from lrajax.runs.commands import commandline, report, train, train_flags, tune
 
@@ -289,6 +291,23 @@ def test_a_tree_that_is_not_installed_keeps_its_version(command, monkeypatch, tm
     assert versions["lrajax"] == lrajax.__version__
 
 
+def test_a_disk_that_is_full_ends_any_command_with_a_line(monkeypatch, tmp_path):
+    """Each of them is run by `commandline.run`, and writes as this one does."""
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "argv", ["tune.py"])
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    path = tmp_path / "preset.json"
+    with pytest.raises(SystemExit) as end:
+        commandline.run(lambda: checkpoint.write(path, b"{}"), tune.FLAGS, None)
+    assert end.value.code.startswith(
+        f"tune.py: {path} cannot be written (No space left on device): make room"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_words_that_are_no_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["lrajax", "trian"])
     with pytest.raises(SystemExit) as end:
@@ -342,6 +361,11 @@ def test_terminals_of_all_kinds(tmp_path):
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     assert done.stdout == b"Rules, --algo:\n"
     assert done.returncode == 0
+    if pathlib.Path("/dev/full").exists():  # Linux
+        full = shell("$LRAJAX list > /dev/full", tmp_path)
+        assert full.returncode == 1
+        assert full.stderr.startswith(b"lrajax list: a file cannot be written (No space left")
+        assert full.stderr.count(b"\n") == 1
     run = f"$LRAJAX train {' '.join(SMALL)} --epochs=1"
     done = shell(run, tmp_path, PYTHONIOENCODING="ascii", LC_ALL="C")
     assert done.returncode == 0, done.stderr

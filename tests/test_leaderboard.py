@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -128,7 +129,10 @@ def test_a_run_without_an_error_counts_at_chance(root):
     [
         ({"protocol": 0}, "entry.json was made under version 0 of the protocol"),
         ({"trials": 3}, "different numbers of trials"),
-        ({"cards": None, "runs": None, "protocol": None}, "is no entry"),
+        ({"protocol": None}, "entry.json is not what was written there"),
+        ({"cards": None}, "entry.json is not what was written there"),
+        ({"cards": {"start": {}, "trained": {}}}, "entry.json is not what was written there"),
+        ({"runs": [{"seed": 1000}]}, "entry.json is not what was written there"),
     ],
 )
 def test_entries_that_do_not_go_together_are_refused(root, tmp_path, changes, message):
@@ -145,6 +149,37 @@ def test_entries_that_do_not_go_together_are_refused(root, tmp_path, changes, me
 def test_another_budget_is_refused(root):
     with pytest.raises(ValueError, match=r"trials=5: .*entry.json has 2"):
         comparison.enter(OWN, "digits", root, data.load, trials=5)
+
+
+def test_fewer_trials_than_there_are_is_refused(root, tmp_path):
+    folder = comparison.folder_of(root, "digits", OWN)
+    copy = comparison.folder_of(tmp_path, "digits", OWN)
+    shutil.copytree(folder, copy, ignore=lambda *_: ["entry.json"])
+    with pytest.raises(ValueError, match=r"trials=1: .* has 2, and all rules"):
+        comparison.enter(OWN, "digits", tmp_path, data.load, trials=1)
+
+
+def test_final_runs_of_a_shorter_search_are_not_taken_for_a_longer_ones(root, tmp_path):
+    folder = comparison.folder_of(root, "digits", OWN)
+    copy = comparison.folder_of(tmp_path, "digits", OWN)
+    shutil.copytree(folder, copy, ignore=lambda *_: ["entry.json"])
+    with pytest.raises(ValueError, match=r"finals.jsonl is of .* 2 trials of 3: delete it"):
+        comparison.enter(OWN, "digits", tmp_path, data.load, trials=3)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("{", "is damaged, no JSON"),
+        ("[]\n", "is not what was written there"),
+        ('{"seed": 1000}\n', "is not what was written there"),
+    ],
+)
+def test_damaged_final_runs_are_named(tmp_path, content, what):
+    (tmp_path / "finals.jsonl").write_text(content)
+    settings = presets.resolve("rfa", **FIELDS)
+    with pytest.raises(ValueError, match=rf"finals.jsonl {what}: bring it back, or delete it"):
+        list(comparison.final_runs(settings, 2, tmp_path, data.load))
 
 
 def test_the_committed_page_is_current():

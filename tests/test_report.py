@@ -164,6 +164,17 @@ def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path):
     assert "train --out_dir" in line
 
 
+@pytest.mark.parametrize("where", ["to", "tensorboard"])
+def test_a_folder_that_cannot_be_written_is_named_in_one_line(folder, tmp_path, where):
+    (tmp_path / "file").touch()
+    words = {"to": tmp_path / "to", where: tmp_path / "file"}
+    done = run("report.py", folder / "sweep", *(f"--{name}={to}" for name, to in words.items()))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"report.py: {tmp_path / 'file'}")
+    assert "cannot be written (" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_command_of_the_readme_draws_its_run(folder):
     """Its folder is the one that the README's first command makes."""
     readme = (EXPERIMENTS.parent / "README.md").read_text()

@@ -1,8 +1,11 @@
 """lrajax/runs/tuning.py: the same search however often it is cut off, compiled once, halved."""
 
+import errno
 import json
+import os
 
 import pytest
+from tqdm import tqdm
 
 import lrajax
 from lrajax import data, training
@@ -85,6 +88,19 @@ def test_a_search_that_was_cut_off_goes_on_as_it_would_have(whole, tmp_path, mon
     assert presets[0] == presets[1]
     assert list(second.generations(TRIALS)) == []
     second.close()
+
+
+def test_a_folder_that_can_no_more_be_written_is_named(tmp_path, monkeypatch):
+    one = search(tmp_path)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)  # the journal's and ours
+    with tqdm(disable=True) as bar, pytest.raises(OSError, match="No space left") as error:
+        one.follow(bar, 1)
+    assert error.value.filename == str(tmp_path)
+    one.close()
 
 
 @pytest.mark.parametrize(

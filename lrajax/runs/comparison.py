@@ -25,6 +25,17 @@ from lrajax.runs.settings import Settings
 FIRST_SEED = 1000  # of the final runs; a search counts its trials from 0
 REFERENCE = "backprop"
 ENTRY, FINALS = "entry.json", "finals.jsonl"
+# What the page counts on, see `records.read_record`.
+COSTS = ("products_over_backprop", "depth", "memory_over_backprop")
+ANGLES = ("angles", "feedback_angles")
+CARDS = dict.fromkeys(("start", "trained"), (*COSTS, *ANGLES))
+RUN = ("seconds", *records.ERRORS)
+NUMBERS = ("trials", "seconds_searched", "valid_error_searched", "classes")
+NAMES = {
+    **dict.fromkeys(("rule", "title", "task", *NUMBERS, "runs", "device")),
+    "settings": ("opt", "lr", "epochs"),
+    "cards": CARDS,
+}
 
 
 class Standing(NamedTuple):
@@ -79,17 +90,20 @@ def enter(
     folder = folder_of(root, task, algo)
     if (folder / ENTRY).exists():
         entry = read(folder / ENTRY)
-        if entry["trials"] != trials:
-            raise ValueError(
-                f"trials={trials}: {folder / ENTRY} has {entry['trials']}, and all rules of a task "
-                "have the same: ask for as many, or choose another folder"
-            )
+        _same_budget(folder / ENTRY, entry["trials"], trials)
         return entry
     fields = dict(tuning.TASKS[task].fields)
     dataset = load(fields["dataset"], valid_size=fields.get("valid_size"), split_seed=0)
     search = tuning.Search(algo, dataset, fields, folder, workers=workers)
     with contextlib.closing(search):
         done = len(search.ended)
+        if done > trials:
+            _same_budget(folder, done, trials)
+        if done < trials and (folder / FINALS).exists():
+            raise ValueError(
+                f"{folder / FINALS} is of what a whole search chose, and here are {done} trials of "
+                f"{trials}: delete it, and the final runs are made anew"
+            )
         with tqdm(initial=done, total=trials, unit="trial", desc=algo, leave=False) as bar:
             search.follow(bar, trials)
         chosen = search.preset()
@@ -113,12 +127,22 @@ def enter(
     return entry
 
 
+def _same_budget(path: pathlib.Path, theirs: int, trials: int) -> None:
+    if theirs != trials:
+        raise ValueError(
+            f"trials={trials}: {path} has {theirs}, and all rules of a task have the same: ask for "
+            "as many, or choose another folder"
+        )
+
+
 def final_runs(
     settings: Settings, count: int, folder: pathlib.Path, load: Callable[..., data.Dataset]
 ) -> Iterator[dict[str, Any]]:
     """The chosen settings with fresh seeds, each with a validation split of its own."""
     path = folder / FINALS
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = records.read_lines(path, RUN) if path.exists() else []
+    if lines:
+        records.holding(path, lines[0], {"cards": CARDS})
     yield from lines
     seeds = range(FIRST_SEED + len(lines), FIRST_SEED + count)
     for seed in tqdm(seeds, initial=len(lines), total=count, unit="seed", leave=False):
@@ -163,10 +187,8 @@ def _plain(card: lrajax.Card) -> dict[str, Any]:
     What a rule needs does not, and is measured on small networks (docs/api/cards.md): on wide ones
     float32's rounding moves the small errors of LRA-E as a transpose would.
     """
-    costs = ("products_over_backprop", "depth", "memory_over_backprop")
-    angles = ("angles", "feedback_angles")
-    return {name: getattr(card, name) for name in costs} | {
-        name: records.rounded(getattr(card, name), 2) for name in angles
+    return {name: getattr(card, name) for name in COSTS} | {
+        name: records.rounded(getattr(card, name), 2) for name in ANGLES
     }
 
 
@@ -176,14 +198,15 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       ValueError: it is no entry, or was made under another version of the protocol.
     """
-    entry = records.read_json(path)
-    if not isinstance(entry, dict) or not {"protocol", "runs", "cards"} <= entry.keys():
-        raise ValueError(f"{path} is no entry of a leaderboard: bring it back, or delete it")
+    entry = records.read_record(path, ("protocol",))
     if entry["protocol"] != tuning.PROTOCOL:
         raise ValueError(
             f"{path} was made under version {entry['protocol']} of the protocol, this is "
             f"{tuning.PROTOCOL}: delete its folder to make it anew"
         )
+    records.holding(path, entry, NAMES)
+    for run in entry["runs"]:
+        records.holding(path, run, RUN)
     return entry
 
 

@@ -271,8 +271,14 @@ def read_json(path: pathlib.Path) -> Any:
     Raises:
       ValueError: the file cannot be read, or is damaged; the message names it.
     """
-    try:
+    with _naming(path):
         return json.loads(path.read_text())
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -285,7 +291,22 @@ def read_record(path: pathlib.Path, names: Names) -> dict[str, Any]:
     Raises:
       ValueError: the file cannot be read, or holds something else; the message names it.
     """
-    record = read_json(path)
+    return holding(path, read_json(path), names)
+
+
+def read_lines(path: pathlib.Path, names: Names) -> list[dict[str, Any]]:
+    """Reads a file of JSON by the line, each of which holds these names.
+
+    Raises:
+      ValueError: see `read_record`.
+    """
+    with _naming(path):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [holding(path, line, names) for line in lines]
+
+
+def holding(path: pathlib.Path, record: Any, names: Names) -> dict[str, Any]:
+    """The record if it holds these names; else ValueError that names the file it is from."""
     if not _holds(record, names):
         raise ValueError(f"{path} is not what was written there: bring it back, or delete it")
     return record

@@ -282,10 +282,18 @@ class Search:
             yield asked
 
     def follow(self, bar: Any, trials: int, passes: float = np.inf) -> None:
-        """Goes through the generations, and says on a progress bar how far and how good."""
-        for generation in self.generations(trials, passes):
-            bar.update(len(generation))
-            bar.set_postfix_str(f"best {self.study.best_value:.2f} % valid")
+        """Goes through the generations, and says on a progress bar how far and how good.
+
+        Raises:
+          OSError: the folder cannot be written, and is named; the same search goes on.
+        """
+        try:
+            for generation in self.generations(trials, passes):
+                bar.update(len(generation))
+                bar.set_postfix_str(f"best {self.study.best_value:.2f} % valid")
+        except OSError as error:
+            error.filename = error.filename or str(self.folder)
+            raise
 
     def _train(self, candidates: list[Candidate]) -> None:
         """Trains a generation, half of it further and further."""

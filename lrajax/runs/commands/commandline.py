@@ -97,7 +97,11 @@ def keep_programs(folder: pathlib.Path) -> None:
 
 
 def on_any_terminal(command: Callable[[], None]) -> None:
-    """Runs a command whose output may be closed, or know fewer letters than are written."""
+    """Runs a command whose output may be closed, or know fewer letters than are written.
+
+    What it reads it checks itself; a file that cannot be written, full disks above all, ends it
+    with a line.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the shell, as in 2>&-
@@ -109,7 +113,19 @@ def on_any_terminal(command: Callable[[], None]) -> None:
             command()
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read has seen enough. Python flushes once more at the end, into nothing.
+    except OSError as error:
+        _end_output()
+        if isinstance(error, BrokenPipeError):
+            sys.exit(0)  # whoever read has seen enough
+        sys.exit(
+            f"{program()}: {error.filename or 'a file'} cannot be written ({error.strerror}): make "
+            "room, or choose another place, and give the command again"
+        )
+
+
+def _end_output() -> None:
+    """Where it takes no more, Python, which flushes once more at the end, does so into nothing."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)

@@ -88,9 +88,6 @@ def report(argv: Sequence[str] | None) -> None:
             write_tensorboard(shown.series, flags.tensorboard)
     except ValueError as error:
         sys.exit(f"{commandline.program()}: {error}")
-    except OSError as error:
-        where = error.filename or flags.to or "the report"  # a full disk has no name
-        sys.exit(f"{commandline.program()}: {where} cannot be written ({error.strerror})")
     for sentence in shown.missing:
         print(f"{commandline.program()}: {sentence}", file=sys.stderr)
     print(f"{folder / 'index.html'}")

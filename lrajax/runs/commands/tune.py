@@ -76,14 +76,7 @@ def main() -> None:
         commandline.fail(error, FLAGS)
     bar = tqdm(initial=len(search.ended), total=TRIALS.value, unit="trial", desc=ALGO.value)
     with bar, contextlib.closing(search):
-        try:
-            search.follow(bar, TRIALS.value, PASSES.value or float("inf"))
-        except OSError as error:
-            bar.close()
-            sys.exit(
-                f"{commandline.program()}: --out_dir={search.folder} cannot be written "
-                f"({error.strerror}): make room, and the same command goes on"
-            )
+        search.follow(bar, TRIALS.value, PASSES.value or float("inf"))
     print(f"{search.folder / 'preset.json'}: {search.study.best_value:.2f} % validation error")
 
 

@@ -11,13 +11,14 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from lrajax import checkpoint
 from lrajax.runs import page, tables
 from lrajax.runs.page import figures
 from lrajax.runs.page.contents import Contents
 from lrajax.runs.reading import Folder
 from lrajax.runs.tables import Row
 
-PAGE = string.Template(pathlib.Path(page.__file__).with_name("page.html").read_text())
+PAGE = string.Template(pathlib.Path(page.__file__).with_name("page.html").read_text("utf-8"))
 DPI = 300  # of the PNGs, which are for slides and papers
 CURVES = {
     "valid_error": "validation error, %",
@@ -50,11 +51,11 @@ def write(contents: Contents, folder: pathlib.Path) -> None:
     """Writes the page, every figure as SVG and PNG, and the table as CSV, Markdown and LaTeX.
 
     Raises:
-      OSError: the folder cannot be written.
+      OSError: the folder cannot be written; it names the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, convert in TABLES.items():
-        (folder / name).write_text(convert(contents.rows), encoding="utf-8")
+        checkpoint.write(folder / name, convert(contents.rows).encode())
     with plt.rc_context(figures.STYLE):
         overview, others = (
             "\n".join(_card(*one, folder) for one in drawn)
@@ -71,7 +72,7 @@ def write(contents: Contents, folder: pathlib.Path) -> None:
         figures=others,
         folders="\n".join(map(_folder, contents.folders)),
     )
-    (folder / "index.html").write_text(text, encoding="utf-8")
+    checkpoint.write(folder / "index.html", text.encode())
 
 
 def draw_overview(rows: Sequence[Row]) -> Iterator[tuple[str, str, Figure]]:
@@ -128,18 +129,25 @@ def _has(one: figures.Series, name: str) -> bool:
 
 def _card(name: str, caption: str, figure: Figure, folder: pathlib.Path) -> str:
     """Writes a figure's files, and gives what the page shows of it."""
-    figure.savefig(folder / f"{name}.png", dpi=DPI, facecolor="white")
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", dpi=DPI, metadata=nothing)
+    drawn = {kind: _drawn(figure, kind) for kind in ("svg", "png")}
     plt.close(figure)
-    (folder / f"{name}.svg").write_text(buffer.getvalue(), encoding="utf-8")
+    for kind, content in drawn.items():
+        checkpoint.write(folder / f"{name}.{kind}", content)
     text = html.escape(caption)
-    files = ", ".join(f'<a href="{name}.{kind}">{kind}</a>' for kind in ("svg", "png"))
+    files = ", ".join(f'<a href="{name}.{kind}">{kind}</a>' for kind in drawn)
     return (
-        f'<figure id="{name}">{_inline(buffer.getvalue(), text)}'
+        f'<figure id="{name}">{_inline(drawn["svg"].decode(), text)}'
         f"<figcaption>{text} <small>({files})</small></figcaption></figure>"
     )
+
+
+def _drawn(figure: Figure, kind: str) -> bytes:
+    """A figure as SVG, transparent and the same whenever it is drawn, or as PNG on white."""
+    undated = {"metadata": dict.fromkeys(("Creator", "Date", "Format", "Type"))}
+    buffer = io.BytesIO()
+    how = undated if kind == "svg" else {"facecolor": "white"}
+    figure.savefig(buffer, format=kind, dpi=DPI, **how)
+    return buffer.getvalue()
 
 
 def _inline(svg: str, about: str) -> str:
