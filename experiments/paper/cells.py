@@ -164,10 +164,8 @@ def figure1(scale: Scale) -> Iterator[Cell]:
 def figure2(scale: Scale) -> Iterator[Cell]:
     """The top hidden layer of 5-layer networks on Fashion-MNIST, after 10 epochs."""
     common = {"dataset": "fashion_mnist", "hidden_layers": 5, "epochs": 10}
-    # Equilibrium propagation has MNIST's λ here, which is not its preset for Fashion-MNIST.
-    varied = {"equil_prop": ("equil_prop", {"lr": 0.0001}), **CONTROLS}
     for name in ("dfa", "equil_prop", "dtp_sigma", "dtp_sigma_corrupted", "lra_e"):
-        algo, own = varied.get(name, (name, {}))
+        algo, own = CONTROLS.get(name, (name, {}))
         yield scale.cell("figure2", name, seeds=1, probe=probes.PICTURE, algo=algo, **common, **own)
 
 
