@@ -1,29 +1,33 @@
 """Runs a command as a user does, in a process of its own, without paying for its imports each time.
 
-`run` asks a server, one a test process: it has imported what the commands import, started no JAX
-backend, and forks for every command. What JAX reads from the environment as it is imported is the
-server's; a test that varies that starts a real process, `run_anew`.
+`run` and `start` fork from a server, one a test process: it has imported what the commands import,
+and started no JAX backend. What JAX reads from the environment as it is imported is the server's; a
+test that varies that starts a real process, `run_anew`.
 """
 
-import contextlib
-import importlib
-import json
+import gc
+import multiprocessing
 import os
 import pathlib
 import runpy
-import select
 import subprocess
 import sys
 import tempfile
 
-EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
-IMPORTS = ("jax", "optax", "lrajax", "lrajax.runs.commands.train", "sklearn.datasets", "matplotlib")
+TESTS = pathlib.Path(__file__).parent
+EXPERIMENTS = TESTS.parent / "experiments"
 SECONDS = 300
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["commands", "lrajax.runs.commands.train", "sklearn.datasets", "matplotlib"]
+)
 
 
 def run(script, *words, env=None):
     """Runs a script of experiments/ with these words: status, output and errors."""
-    return _server().run([str(EXPERIMENTS / script), *map(str, words)], env or os.environ)
+    process = start(script, *words, env=env)
+    output, errors = process.communicate(timeout=SECONDS)
+    return subprocess.CompletedProcess(process.argv, process.returncode, output, errors)
 
 
 def run_anew(script, *words, env=None):
@@ -32,59 +36,54 @@ def run_anew(script, *words, env=None):
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=env)
 
 
-_running = []
+def start(script, *words, env=None):
+    """The same, at work."""
+    return Forked([str(EXPERIMENTS / script), *map(str, words)], env or os.environ)
 
 
-def _server():
-    if not _running:
-        _running.append(Server())
-    return _running[0]
+class Forked:
+    """As a `subprocess.Popen` of the command."""
 
+    def __init__(self, argv, environment):
+        self.argv = argv
+        self._folder = tempfile.TemporaryDirectory()
+        self._said = [pathlib.Path(self._folder.name, name) for name in ("out", "err")]
+        for path in self._said:
+            path.touch()
+        order = (argv, os.getcwd(), dict(environment), *self._said)
+        self._process = CONTEXT.Process(target=work, args=order)
+        self._process.start()
+        self.pid, self.kill = self._process.pid, self._process.kill
 
-class Server:
-    """The process that forks; it ends when this one does, with its standard input."""
+    @property
+    def returncode(self):
+        return self._process.exitcode
 
-    def __init__(self):
-        self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def poll(self):
+        return self.returncode
 
-    def run(self, argv, environment):
-        with tempfile.TemporaryDirectory() as folder:
-            out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
-            order = [argv, os.getcwd(), dict(environment), str(out), str(err)]
-            print(json.dumps(order), file=self.process.stdin, flush=True)
-            if not select.select([self.process.stdout], [], [], SECONDS)[0]:
-                self.process.kill()
-                _running.clear()
-                raise subprocess.TimeoutExpired(argv, SECONDS)
-            status = int(self.process.stdout.readline())
-            return subprocess.CompletedProcess(argv, status, out.read_text(), err.read_text())
+    def send_signal(self, number):
+        if self.returncode is None:
+            os.kill(self.pid, number)
 
-
-def serve():
-    """Forks for every line of standard input, and answers with the exit status."""
-    for name in IMPORTS:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            work(*json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    def communicate(self, timeout=None):
+        self._process.join(timeout)
+        if self.returncode is None:
+            self.kill()
+            raise subprocess.TimeoutExpired(self.argv, timeout)
+        output, errors = (path.read_text() for path in self._said)
+        self._folder.cleanup()
+        return output, errors
 
 
 def work(argv, cwd, environment, out, err):
     """The command itself, from its first line to its exit status."""
+    gc.freeze()  # what the server imported: no collection looks through it, and so copies it
     for stream, path in ((0, os.devnull), (1, out), (2, err)):
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), stream)
+        os.dup2(os.open(path, os.O_RDWR), stream)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv[:], sys.path[0] = argv, str(pathlib.Path(argv[0]).parent)
+    sys.argv[:] = argv
+    sys.path[:] = [str(pathlib.Path(argv[0]).parent), *(p for p in sys.path if p != str(TESTS))]
     runpy.run_path(argv[0], run_name="__main__")
-    sys.exit()
-
-
-if __name__ == "__main__":
-    serve()

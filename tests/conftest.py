@@ -1,5 +1,6 @@
 """Settings and fixtures of the whole suite: broadcasting between ranks is an error."""
 
+import gc
 import os
 
 import jax
@@ -27,6 +28,12 @@ LONG = ("benchmarks", "docs", "readme", "faults", "notebook", "reproduce", "comm
 def pytest_collection_modifyitems(items):
     """Begins with the longest tests, so that neither worker waits for the other at the end."""
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
+
+
+def pytest_collection_finish():
+    """Keeps the garbage collector from looking through what is imported, over and over."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)

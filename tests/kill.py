@@ -10,18 +10,16 @@ those of a run that was left alone.
 
 import argparse
 import json
-import multiprocessing
 import os
 import pathlib
 import random
-import subprocess
 import sys
 import tempfile
 import time
 
+import commands
 import numpy as np
 
-TRAIN = pathlib.Path(__file__).parents[1] / "experiments" / "train.py"
 # Two seeds times two rates, and a rule that draws noise: every part of the state matters.
 FLAGS = (
     *("--algo=dtp_sigma", "--lr=0.001,0.002", "--num_seeds=2", "--width=8", "--hidden_layers=2"),
@@ -31,17 +29,12 @@ TIMING = ("seconds", "examples_per_second")
 
 
 def start(folder, *flags):
-    return subprocess.Popen(
-        [sys.executable, TRAIN, *FLAGS, *flags, f"--out_dir={folder}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return commands.start("train.py", *FLAGS, *flags, f"--out_dir={folder}")
 
 
-def finish(process):
+def finish(process, timeout=600):
     """Waits for a process: its exit status, stdout and stderr."""
-    stdout, stderr = process.communicate(timeout=600)
+    stdout, stderr = process.communicate(timeout)
     return process.returncode, stdout, stderr
 
 
@@ -72,41 +65,6 @@ def results(folder):
     with np.load(folder / "best_params.npz") as file:
         params = {name: array.tobytes() for name, array in file.items()}
     return metrics, json.loads((folder / "summary.json").read_text()), params
-
-
-class Forked:
-    """As a `subprocess.Popen` of the command, but forked from a process that has imported it."""
-
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lrajax.runs.commands.train"])
-
-    def __init__(self, words, log):
-        self.log = log
-        self.process = self.context.Process(target=command, args=(words, log))
-        self.process.start()
-        self.kill = self.process.kill
-
-    def poll(self):
-        return self.process.exitcode
-
-    @property
-    def returncode(self):
-        return self.process.exitcode
-
-    def communicate(self, timeout=None):
-        self.process.join()  # however long: a run of thousands of epochs
-        return "", self.log.read_text()
-
-
-def command(words, log):
-    """`lrajax train` in a forked process, all that it says in a file."""
-    with open(log, "w") as file:
-        for descriptor in (1, 2):
-            os.dup2(file.fileno(), descriptor)
-    from lrajax.runs.commands import train
-
-    sys.argv = ["train.py", *words]
-    train.run()
 
 
 def kill_once(folder, epochs, rng, startup, begin=start, in_save=False):
@@ -146,14 +104,14 @@ def main():
 
         def begin(folder, *flags):
             words = (*arguments.flags.split(), *flags, f"--out_dir={folder}")
-            return Forked(words, pathlib.Path(temporary) / "said")
+            return commands.start("train.py", *words)
 
         epochs = 12 * arguments.kills + 100
         began = time.monotonic()
         process = begin(alone, f"--epochs={epochs}")
         wait_for(process, alone, 1)
         startup = time.monotonic() - began
-        status, _, stderr = finish(process)
+        status, _, stderr = finish(process, None)  # a run of thousands of epochs
         assert status == 0, stderr
         outcomes = []
         while len(outcomes) < arguments.kills:
@@ -164,7 +122,7 @@ def main():
             )
             outcomes.append(kill_once(killed, epochs, rng, startup, begin, in_save))
             print(f"{len(outcomes)} of {arguments.kills}", end="\r", file=sys.stderr, flush=True)
-        status, _, stderr = finish(begin(killed, f"--epochs={epochs}"))
+        status, _, stderr = finish(begin(killed, f"--epochs={epochs}"), None)
         assert status == 0, stderr
         assert results(killed) == results(alone), "the files differ"
         cut, lost = zip(*outcomes, strict=True)

@@ -1,16 +1,13 @@
 """Several devices and several processes give the parameters that one device gives."""
 
 import os
-import pathlib
 import socket
-import subprocess
-import sys
 import types
 
+import commands
 import numpy as np
 import pytest
 
-TRAIN = pathlib.Path(__file__).parents[1] / "experiments" / "train.py"
 # One epoch of the digits in mini-batches of 64 is 21 steps, and its parameters are the best so far.
 FLAGS = ("--epochs=1", "--batch_size=64", "--width=16")
 
@@ -18,13 +15,8 @@ FLAGS = ("--epochs=1", "--batch_size=64", "--width=16")
 def start(out, *flags, devices=1):
     """Starts train.py on a number of emulated devices."""
     emulated = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [sys.executable, TRAIN, *FLAGS, *flags, f"--out_dir={out}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "XLA_FLAGS": emulated},
-    )
+    env = {**os.environ, "XLA_FLAGS": emulated}
+    return commands.start("train.py", *FLAGS, *flags, f"--out_dir={out}", env=env)
 
 
 def parameters(out, *processes):

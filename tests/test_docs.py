@@ -60,10 +60,8 @@ def test_commands_of_a_page_run(page, tmp_path, monkeypatch):
     script = re.sub(r"--dataset=\w+(?![\w.])", "--dataset=digits", script)
     script = re.sub(r"--hidden_layers=\d+", "--hidden_layers=3", script)
     script = re.sub(r"(experiments/train\.py .*)", r"\1 --epochs=1", script)
-    if "export " in script:  # meant for what follows
-        done = of_shell(script)
-        assert done.returncode == 0, done.stderr
-        return
+    for name, value in re.findall(r"^export (\w+)=(\S+)$", script, re.M):  # for what follows
+        monkeypatch.setenv(name, value)
     for plain, lines in itertools.groupby(script.splitlines(), lambda line: bool(PLAIN(line))):
         for command in lines if plain else ["\n".join(lines)]:
             done = of_python(command) if plain else of_shell(command)

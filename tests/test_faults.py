@@ -129,7 +129,7 @@ def test_the_second_signal_ends_the_process_in_the_middle_of_an_epoch():
     process.stdout.close()
 
 
-EXPERIMENTS = kill.TRAIN.parent
+TRAIN = commands.EXPERIMENTS / "train.py"
 # As the script that `pip install` makes.
 INSTALLED = "import sys; sys.argv = ['lrajax', 'train']; import lrajax_command as c; c.main()"
 
@@ -137,12 +137,12 @@ INSTALLED = "import sys; sys.argv = ['lrajax', 'train']; import lrajax_command a
 @pytest.mark.parametrize(
     ("words", "name", "number", "seconds"),
     [
-        ([kill.TRAIN], "train.py", signal.SIGINT, 0),
-        ([kill.TRAIN], "train.py", signal.SIGTERM, 1.5),
+        ([TRAIN], "train.py", signal.SIGINT, 0),
+        ([TRAIN], "train.py", signal.SIGTERM, 1.5),
         (["-c", INSTALLED], "lrajax", signal.SIGINT, 0.3),
-        ([EXPERIMENTS / "tune.py"], "tune.py", signal.SIGTERM, 0.3),
-        ([EXPERIMENTS / "reproduce.py"], "reproduce.py", signal.SIGINT, 0.3),
-        ([EXPERIMENTS / "boosted_trees.py"], "boosted_trees.py", signal.SIGINT, 0.3),
+        ([commands.EXPERIMENTS / "tune.py"], "tune.py", signal.SIGTERM, 0.3),
+        ([commands.EXPERIMENTS / "reproduce.py"], "reproduce.py", signal.SIGINT, 0.3),
+        ([commands.EXPERIMENTS / "boosted_trees.py"], "boosted_trees.py", signal.SIGINT, 0.3),
     ],
 )
 def test_a_signal_before_there_is_work_ends_with_a_line(words, name, number, seconds):
@@ -169,21 +169,15 @@ def caught(process):
 
 
 def test_a_run_on_other_devices_resumes_too(tmp_path):
-    env = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    two = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     flags = ("--width=8", "--hidden_layers=1", "--num_seeds=2", "--epochs=200")
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, kill.TRAIN, *flags, f"--out_dir={out}", "--num_devices=2"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "XLA_FLAGS": env},
-    )
+    env = {**os.environ, "XLA_FLAGS": two}
+    process = commands.start("train.py", *flags, f"--out_dir={out}", "--num_devices=2", env=env)
     assert kill.wait_for(process, out, 3)
     process.kill()
     process.communicate()
-    done = subprocess.run(
-        [sys.executable, kill.TRAIN, *flags, f"--out_dir={out}"], capture_output=True, text=True
-    )
+    done = commands.run("train.py", *flags, f"--out_dir={out}")
     assert done.returncode == 0, done.stderr
     assert "goes on after epoch" in done.stderr
     metrics, summary, _ = kill.results(out)
@@ -220,7 +214,7 @@ def test_what_cannot_be_written_is_printed_all_the_same(tmp_path, undisturbed):
     """A limit on the size of files lets metrics.jsonl grow for a while, and no checkpoint."""
     flags = (*kill.FLAGS, f"--epochs={EPOCHS}", f"--out_dir={tmp_path}")
     done = subprocess.run(
-        ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", sys.executable, kill.TRAIN, *flags],
+        ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", sys.executable, TRAIN, *flags],
         capture_output=True,
         text=True,
     )

@@ -7,7 +7,6 @@ import json
 import pathlib
 import re
 import shlex
-import subprocess
 import sys
 import types
 
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from commands import run
+from commands import run, start
 
 import lrajax
 from lrajax import data
@@ -93,8 +92,7 @@ def test_more_seeds_join_those_that_are_there(results):
 def test_two_processes_share_the_work(results):
     flags = ["--quick", "--cells=dfa", "--target=table1", "--seeds=2"]
     out = results / "shared"
-    command = [sys.executable, ROOT / "experiments/reproduce.py", *flags, f"--out_dir={out}"]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [start("reproduce.py", *flags, f"--out_dir={out}") for _ in range(2)]
     for process in both:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
