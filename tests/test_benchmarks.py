@@ -11,11 +11,14 @@ import pytest
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
 
 
-WITHOUT = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
+WITHOUT = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
 
 
 def run(*flags):
-    """With the optimisations that the other tests do without: they decide what is counted."""
+    """With the optimisations that the other tests do without: they decide what is counted.
+
+    So no other test has use for its programs, which it does not keep.
+    """
     return subprocess.run(
         [sys.executable, FOLDER / "run.py", *flags],
         capture_output=True,

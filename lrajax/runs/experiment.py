@@ -108,6 +108,8 @@ class Experiment:
         self.values = {
             name: np.array([run[name] for run in runs], np.float32) for name in settings.sweep
         }
+        # Compiled once, so that asking for the shapes and starting trace it once.
+        self._start = self.compile(jax.vmap(self.init), out_shardings=self.placement.runs)
         placement.check_memory(jax.eval_shape(self.start), self.placement)
 
     def _check_network(self, dataset: str) -> None:
@@ -162,8 +164,7 @@ class Experiment:
 
     def start(self) -> training.Run:
         """The runs before their first epoch."""
-        over_runs = jax.vmap(self.init)
-        return self.compile(over_runs, out_shardings=self.placement.runs)(self.seeds, self.values)
+        return self._start(self.seeds, self.values)
 
     def _over_runs(self, function: Callable, runs: Any, examples: Any) -> Any:
         """`function(run, values, examples)` of every run, side by side in one program."""
