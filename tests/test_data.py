@@ -263,6 +263,7 @@ def maybe_truncated_idx():
     flip=st.none() | st.tuples(st.integers(0, 400), st.integers(1, 255)),
 )
 @hypothesis.example(GOOD, gzip.compress, None)
+@hypothesis.example(b"\0\0\x08\x03" + struct.pack(">3I", 0, 2**31, 2**31), bytes, None)  # no bytes
 def test_any_bytes_give_an_array_or_a_data_error(tmp_path, content, pack, flip):
     packed = bytearray(pack(content))
     if flip and packed:

@@ -110,8 +110,9 @@ def _parse_idx(stream: Any, path: Path) -> np.ndarray:
         raise DataError(f"{path}: truncated within the IDX header; get the file again")
     shape = struct.unpack(f">{ndim}I", sizes)
     declared = math.prod(shape)  # Python integers: cannot overflow
-    if declared > MAX_BYTES:
-        raise DataError(f"{path}: declares {declared} bytes, beyond belief; get the official file")
+    # Of no bytes too: NumPy has no array whose other axes are beyond what an integer counts.
+    if math.prod(size or 1 for size in shape) > MAX_BYTES:
+        raise DataError(f"{path}: declares axes of {shape}, beyond belief; get the official file")
     payload = stream.read(declared + 1)  # one more, to notice trailing bytes (and gzip's checksum)
     if len(payload) != declared:
         found = f"only {len(payload)}" if len(payload) < declared else "more"
