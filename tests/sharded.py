@@ -20,6 +20,7 @@ import reference
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import lrajax
+from lrajax import layers, losses
 from lrajax.algorithms import _dtp, _weight_mirror
 
 SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
@@ -47,12 +48,22 @@ def gap(found, expected):
     return max(np.abs(np.asarray(a) - np.asarray(b)).max() for a, b in pairs)
 
 
+def of_images():
+    first = layers.conv((3, 8, 4), 3, 3)
+    second = layers.conv(first.out_shape, 2, 3)
+    output = layers.reshaped(layers.dense(48, 2, "softmax"), second.out_shape)
+    return lrajax.Network((first, second, output), losses.categorical)
+
+
 def main():
     # Each device draws for its own part; where noise is the same everywhere, results must be too.
     for rule in (_dtp, _weight_mirror):
         rule.standard_normal = lambda key, shape: jnp.ones(shape)
-    for name, factory in lrajax.ALGORITHMS.items():
-        rule = factory(lrajax.mlp((5, 4, 6, 3, 2)), reduction="mean")
+    dense = lrajax.mlp((5, 4, 6, 3, 2))
+    cases = {name: (factory, dense) for name, factory in lrajax.ALGORITHMS.items()}
+    cases["lra_e_on_images"] = lrajax.lra_e, of_images()
+    for name, (factory, network) in cases.items():
+        rule = factory(network, reduction="mean")
         params, batch = reference.make_params(rule), reference.make_batch(rule.network, 8)
 
         def updates(params, batch, rule=rule):

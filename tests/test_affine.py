@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 
 import lrajax
 from lrajax import layers
+from lrajax.layers import convolution
 
 B = 2
 # (in_shape, features, kernel, stride, pool): even and odd sides, kernels that padding cannot centre
 CONVS = [
     ((4, 6, 2), 3, 3, 1, 1),
+    ((3, 9, 5), 4, 3, 1, 1),
     ((5, 4, 1), 2, 3, 2, 1),
     ((5, 7, 2), 3, 2, 1, 2),
     ((6, 5, 1), 2, 4, 2, 3),
@@ -166,6 +169,65 @@ def test_products_are_those_with_explicit_matrices(arguments):
     # feedback(e, z, delta) · down = delta · product(e, down): its derivative is pre's, at down.
     of_e = sum(in_w(image) @ d.ravel() for image, d in zip(down, delta, strict=True))
     close(products["vjp_feedback"]["w"], of_e.reshape(w.shape))
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+@pytest.mark.parametrize("axes", [(0, None), (2, None), (None, 1), (0, 0), (1, 4)])
+def test_mapped_convolutions_are_those_one_by_one(axes, channels):
+    """As are the transposes of mapped ones and the maps of transposed ones."""
+    rng = np.random.default_rng(0)
+    shapes = (4, 9, channels), (3, 2, channels, 6)
+    pads = (1, 1), (0, 1)
+    many = [
+        rng.normal(size=shape if axis is None else (*shape[:axis], B, *shape[axis:]))
+        for shape, axis in zip(shapes, axes, strict=True)
+    ]
+
+    def of_xla(image, kernel, pads):
+        order = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            image[None], kernel, (1, 1), pads, dimension_numbers=order
+        )[0]
+
+    def values_and_gradients(convolve):
+        def cubes(image, kernel):
+            return (convolve(image, kernel, pads) ** 3).sum()
+
+        def mapped(*operands):
+            return jax.vmap(cubes, axes)(*operands).sum()
+
+        both = (0, 1)
+        return jax.jit(
+            lambda *operands: (
+                jax.value_and_grad(mapped, both)(*operands),
+                jax.vmap(jax.value_and_grad(cubes, both), axes)(*operands),
+                # of the gradients in turn, as rules take updates of what carries errors down
+                jax.grad(lambda *o: (jax.grad(mapped, 0)(*o) ** 2).sum(), both)(*operands),
+            )
+        )(*(a.astype(np.float32) for a in many))
+
+    found, expected = map(values_and_gradients, (convolution.convolve, of_xla))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max())
+
+
+def test_convolutions_inside_a_scan_have_the_order_that_xla_has_a_program_for():
+    """Its loops for other orders are fifty times as slow, and it says nothing of them."""
+    layer = layers.conv((8, 8, 4), 6, 3)
+    rng = np.random.default_rng(0)
+    batches = rng.normal(size=(3, B, 8, 8, 4)).astype(np.float32)
+
+    def step(w, z):
+        def loss(w, z):
+            return (layers.pre(layer, {"w": w, "b": np.zeros(6, np.float32)}, z) ** 2).sum()
+
+        by_w, by_z = jax.grad(loss, (0, 1))(w, z)
+        return w - 1e-3 * by_w, by_z
+
+    w = rng.normal(size=(3, 3, 4, 6)).astype(np.float32)
+    program = jax.jit(lambda w, batches: jax.lax.scan(step, w, batches))
+    orders = re.findall("dim_labels=([^, ]+)", program.lower(w, batches).compile().as_text())
+    assert set(orders) == {"b01f_01io->b01f"}
 
 
 def test_initialisers_see_one_kernel():

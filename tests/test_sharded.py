@@ -17,5 +17,6 @@ def test_every_rule_gives_the_update_of_one_device():
     assert done.returncode == 0, done.stderr
     found = {(name, way): float(gap) for name, way, gap in map(str.split, done.stdout.splitlines())}
     ways = ("in_shard_map", "on_explicit_axes")
-    assert found.keys() == {(name, way) for name in lrajax.ALGORITHMS for way in ways}
+    names = (*lrajax.ALGORITHMS, "lra_e_on_images")
+    assert found.keys() == {(name, way) for name in names for way in ways}
     assert {case: gap for case, gap in found.items() if gap > 1e-6} == {}

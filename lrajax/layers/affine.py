@@ -10,6 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 from lrajax.base import Initializer, Layer
 from lrajax.checks import count, one_of
 from lrajax.layers.activations import Activation, parse_activation
+from lrajax.layers.convolution import Pads, convolution_is_quicker, convolve
 
 
 def dense(n_in: int, n_out: int, activation: str | Activation = "tanh") -> Layer:
@@ -89,8 +90,11 @@ def conv(
     if channels % groups or features % groups:
         raise ValueError(f"groups={groups} must divide {channels} channels and {features} features")
     shape = (kernel, kernel, channels // groups, features)
+    whole = stride == pool == dilation == groups == 1 < kernel
 
     def product(w, z):
+        if whole and convolution_is_quicker(z):
+            return convolve(z, w, over.pads(in_shape))
         # Averaging before the product needs pool² times fewer multiplications than after it.
         windows = _cut(z, over, pool)
         if groups == 1:
@@ -205,10 +209,11 @@ class _Windows(NamedTuple):
         """Side of a window in pixels, those between its own included."""
         return (self.kernel - 1) * self.dilation + 1
 
-    def pads(self, in_shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    def pads(self, in_shape: tuple[int, ...]) -> Pads:
         """Pixels before and after each side."""
         sizes = in_shape[:2], (self.span,) * 2, (self.stride,) * 2
-        return list(jax.lax.padtype_to_pads(*sizes, self.padding))
+        height, width = jax.lax.padtype_to_pads(*sizes, self.padding)
+        return height, width
 
     def sides(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
         """How many there are along height and width; below 1 where none fits."""

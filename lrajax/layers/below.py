@@ -5,6 +5,7 @@ rule compares it with its target unit by unit, and an error comes down to the ve
 maximum or an average was taken over.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -108,7 +109,13 @@ _sign = with_slope_of(lambda z: z, jnp.sign)
 @jax.custom_vjp
 def _largest(blocks: Array) -> Array:
     """The maximum of each block, [H, size, W, size, C] to [H, W, C]."""
-    return blocks.max(axis=(1, 3))
+    return functools.reduce(jnp.maximum, _places(blocks))
+
+
+def _places(blocks: Array) -> list[Array]:
+    """What stands at each place of the blocks, [H, W, C] each."""
+    size = blocks.shape[1]
+    return [blocks[:, i, :, j] for i in range(size) for j in range(size)]
 
 
 def _largest_forward(blocks):
@@ -119,8 +126,8 @@ def _largest_forward(blocks):
 def _largest_backward(saved, error):
     # A comparison with the maximum is quicker than a search for its place.
     blocks, largest = saved
+    share = error / sum((place == largest).astype(error.dtype) for place in _places(blocks))
     winners = (blocks == largest[:, None, :, None]).astype(error.dtype)
-    share = error / winners.sum(axis=(1, 3))
     return (winners * share[:, None, :, None],)
 
 
