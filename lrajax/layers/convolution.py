@@ -6,8 +6,6 @@ kernels makes one grouped convolution, five to forty times as slow as one after 
 (docs/evidence/speed.md). So it is wrapped in an operation with a rule of its own for either.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
@@ -33,33 +31,41 @@ def convolve(image: Array, kernel: Array, pads: Pads) -> Array:
     Of examples with one kernel a `vmap` makes a mini-batch, of kernels runs one after another.
     """
     dtype = jnp.result_type(image, kernel)
-    image = _computed_once(jnp.asarray(image, dtype))[None, None]
-    kernel = jnp.asarray(kernel, dtype)[None]
-    return _bind(*_varying_alike(image, kernel), pads=pads)[0, 0]
+    image, kernel = jnp.asarray(image, dtype)[None, None], jnp.asarray(kernel, dtype)[None]
+    return _bind(*_varying_alike(image, kernel), pads=pads, update=False)[0, 0]
 
 
-@jax.custom_vjp
-def _computed_once(image: Array) -> Array:
-    """The image itself, whose pixels XLA does not compute anew as it transposes them.
+def _bind(images: Array, others: Array, *, pads: Pads, update: bool) -> Array:
+    """A convolution of R runs or, with `update`, its transpose in the kernels.
+
+    Args:
+      images: [R, B, H, W, C].
+      others: kernels [R, kh, kw, C, F]; or the error [R, B, H', W', F].
+      pads: of the images.
+      update: which of the two.
+
+    Returns:
+      [R, B, H', W', F]; or [R, kh, kw, C, F].
+    """
+    # An error that someone hands to a vector-Jacobian product may be one of NumPy's.
+    operands = jnp.asarray(images), jnp.asarray(others)
+    return _convolution.bind(*operands, pads=pads, update=update)
+
+
+def _in_turn(images: Array, others: Array, *, pads: Pads, update: bool) -> Array:
+    """What `_bind` promises, run by run."""
+    one_run = _update_of_run if update else _one_run
+    runs = zip(images, others, strict=True)
+    return jnp.stack([one_run(_computed_once(image), other, pads) for image, other in runs])
+
+
+def _computed_once(array: Array) -> Array:
+    """The array itself, which XLA does not compute anew as it transposes it.
 
     As of the errors in `lrajax.layers.affine`: a maximum over blocks, say, would be taken again in
     strided memory for the kernel's update.
     """
-    return jnp.where(jnp.isnan(image), jnp.nan, image)
-
-
-_computed_once.defvjp(lambda image: (_computed_once(image), None), lambda _, error: (error,))
-
-
-def _bind(images: Array, kernels: Array, *, pads: Pads) -> Array:
-    """[R, B, H, W, C] and [R, kh, kw, C, F] to [R, B, H', W', F]."""
-    # An error that someone hands to a vector-Jacobian product may be one of NumPy's.
-    return _convolution.bind(jnp.asarray(images), jnp.asarray(kernels), pads=pads)
-
-
-def _in_turn(images: Array, kernels: Array, *, pads: Pads) -> Array:
-    """What `_bind` promises, run by run."""
-    return jnp.stack([_one_run(*run, pads) for run in zip(images, kernels, strict=True)])
+    return jnp.where(jnp.isnan(array), jnp.nan, array)
 
 
 def _one_run(images: Array, kernel: Array, pads: Pads) -> Array:
@@ -86,37 +92,48 @@ def _one_run(images: Array, kernel: Array, pads: Pads) -> Array:
     return h[:, :, : h.shape[2] - excess]
 
 
-def _transpose_in_images(error: Array, _: Any, kernels: Array, *, pads: Pads) -> Array:
+def _update_of_run(images: Array, error: Array, pads: Pads) -> Array:
+    """The images' convolution with the error, examples in the place of channels."""
+    of_channels = images.transpose(3, 1, 2, 0)  # [C, H, W, B]
+    of_features = _computed_once(error).transpose(1, 2, 0, 3)  # [H', W', B, F]
+    return _one_run(of_channels, of_features, pads).transpose(1, 2, 0, 3)
+
+
+def _transpose_in_images(cotangent, _, others, *, pads, update):
     """The error's convolution with the kernel turned around."""
+    error, kernels = (others, cotangent) if update else (cotangent, others)
     turned = kernels[:, ::-1, ::-1].swapaxes(3, 4)
     (top, bottom), (left, right) = pads
     height, width = (side - 1 for side in kernels.shape[1:3])
     around = (height - top, height - bottom), (width - left, width - right)
-    return _bind(error, turned, pads=around)
+    return _bind(error, turned, pads=around, update=False)
 
 
-def _transpose_in_kernels(error: Array, images: Array, _: Any, *, pads: Pads) -> Array:
-    """The images' convolution with the error, examples in the place of channels."""
-    of_channels = images.transpose(0, 4, 2, 3, 1)  # [R, C, H, W, B]
-    of_features = error.transpose(0, 2, 3, 1, 4)  # [R, H', W', B, F]
-    return _bind(of_channels, of_features, pads=pads).transpose(0, 2, 3, 1, 4)
+def _transpose_in_others(cotangent, images, _, *, pads, update):
+    return _bind(images, cotangent, pads=pads, update=not update)
 
 
-def _vmapped(operands, axes, *, pads):
-    images, kernels = operands
-    if axes[1] is None:  # more examples
-        images = jnp.moveaxis(images, axes[0], 1)
+def _vmapped(operands, axes, *, pads, update):
+    if axes[1] is None and not update:  # more examples with the same kernels
+        images = jnp.moveaxis(operands[0], axes[0], 1)
         runs, count, size = images.shape[:3]
-        h = _bind(images.reshape(runs, count * size, *images.shape[3:]), kernels, pads=pads)
+        images = images.reshape(runs, count * size, *images.shape[3:])
+        h = _bind(images, operands[1], pads=pads, update=False)
         return h.reshape(runs, count, size, *h.shape[2:]), 1
-    kernels = jnp.moveaxis(kernels, axes[1], 0)  # more runs
-    count, runs = kernels.shape[:2]
-    if axes[0] is None:
-        images = jnp.broadcast_to(images, (count, *images.shape))
+    mapped = list(zip(operands, axes, strict=True))
+    count = next(array.shape[axis] for array, axis in mapped if axis is not None)
+    more = (_more_runs(array, axis, count) for array, axis in mapped)
+    found = _bind(*more, pads=pads, update=update)
+    return found.reshape(count, -1, *found.shape[1:]), 0
+
+
+def _more_runs(array: Array, axis: int | None, count: int) -> Array:
+    """[R, ...] with a mapped axis, or without one, to [count × R, ...]."""
+    if axis is None:
+        array = jnp.broadcast_to(array, (count, *array.shape))
     else:
-        images = jnp.moveaxis(images, axes[0], 0)
-    h = _bind(*(a.reshape(count * runs, *a.shape[2:]) for a in (images, kernels)), pads=pads)
-    return h.reshape(count, runs, *h.shape[1:]), 0
+        array = jnp.moveaxis(array, axis, 0)
+    return array.reshape(-1, *array.shape[2:])
 
 
 def _varying_alike(*arrays: Array) -> list[Array]:
@@ -132,14 +149,13 @@ def _varying_alike(*arrays: Array) -> list[Array]:
     ]
 
 
-def _out_type(images, kernels, *, pads):
-    traced = jax.make_jaxpr(lambda *operands: _in_turn(*operands, pads=pads))(images, kernels)
-    return traced.out_avals[0]
+def _out_type(images, others, **how):
+    return jax.make_jaxpr(lambda *operands: _in_turn(*operands, **how))(images, others).out_avals[0]
 
 
 _convolution = Primitive("convolution_in_turn")
 _convolution.def_impl(_in_turn)
 _convolution.def_abstract_eval(_out_type)
-ad.defbilinear(_convolution, _transpose_in_images, _transpose_in_kernels)
+ad.defbilinear(_convolution, _transpose_in_images, _transpose_in_others)
 batching.primitive_batchers[_convolution] = _vmapped
 mlir.register_lowering(_convolution, mlir.lower_fun(_in_turn, multiple_results=False))
