@@ -153,5 +153,5 @@ def prepare(function: Callable, trainer: Trainer, data: Any) -> Prepared:
 def check_finite(tree: Any) -> None:
     """Raises FloatingPointError if a floating-point number of the tree is not finite."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in leaves):
+    if not all(np.isfinite(leaf).all() for leaf in leaves):
         raise FloatingPointError("the timed training diverged: lower workload.LEARNING_RATE")

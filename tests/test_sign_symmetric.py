@@ -59,7 +59,7 @@ def test_uniform_magnitudes_are_one_a_layer(network, batch):
     feedback = jax.tree.map(jnp.asarray, ((), *signed(params.forward, scales)))
     expected, same = reference.compute(fixed, params._replace(feedback=feedback), batch)
     found, updates = reference.compute(rule, params, batch)
-    chex.assert_trees_all_close(found, expected, rtol=1e-5)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-12)
     chex.assert_trees_all_close(updates.forward, same.forward, rtol=1e-5, atol=1e-6)
 
 
