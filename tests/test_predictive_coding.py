@@ -225,6 +225,15 @@ def test_one_step_of_errors_is_backprop(x64):
     assert gaps[1][:2].max() < 1e-9  # the lowest layer's input is clamped: backprop's update
 
 
+def test_errors_outlive_a_weak_nudge_in_single_precision(network, batch):
+    """x = μ - e would round an e of a millionth away."""
+    rule = lrajax.predictive_coding(network, steps=2, step_size=1.0, coordinates="errors", beta=1e-6)
+    reference = lrajax.backprop(network)
+    params = rule.init(jax.random.key(0))
+    angles, _ = lrajax.diagnostics.update_angles_to_backprop(reference, rule, params, batch)
+    np.testing.assert_allclose(angles, 0, atol=0.05)
+
+
 @pytest.mark.parametrize(("nudge", "order"), [("positive", 1), ("centred", 2)])
 def test_a_settled_update_tends_to_the_gradient_with_the_nudge(x64, nudge, order):
     network = lrajax.mlp(SIZES)

@@ -137,19 +137,24 @@ def predictive_coding(
     def init(key):
         return Params(init_forward(network, key, w_init), no_feedback(network))
 
-    def errors_at(params, h_first, x, batch, beta):
-        """e^l of the hidden layers and δ^l of every one, given the states of the hidden ones."""
+    def errors_of(params, h_first, x):
+        """h^l of every layer, e^l of the hidden ones, given the states of these."""
         h = (h_first, *map(layers.pre, network.layers[1:], params.forward[1:], x))
-        *mu, output = map(layers.post, network.layers, h)
-        hidden = tuple(map(jnp.subtract, mu, x))
-        deltas = map(layers.vjp_post, network.layers[:-1], h[:-1], hidden)
-        return hidden, (*deltas, scaled(beta, output_error(network, batch, h[-1], output)))
+        mu = map(layers.post, network.layers[:-1], h[:-1])
+        return h, tuple(map(jnp.subtract, mu, x))
+
+    def deltas_of(h, e, batch, beta):
+        """δ^l of every layer."""
+        hidden = map(layers.vjp_post, network.layers[:-1], h[:-1], e)
+        output = layers.post(network.layers[-1], h[-1])
+        return (*hidden, scaled(beta, output_error(network, batch, h[-1], output)))
 
     def descend_states(params, h_first, batch, beta):
         def move(x, l):
-            errors, deltas = errors_at(params, h_first, x, batch, beta)
-            above = network.layers[l + 1], params.forward[l + 1], x[l], deltas[l + 1]
-            return x[l] + scaled(step_size, errors[l] - layers.vjp_below(*above))
+            h, e = errors_of(params, h_first, x)
+            delta = deltas_of(h, e, batch, beta)[l + 1]
+            down = layers.vjp_below(network.layers[l + 1], params.forward[l + 1], x[l], delta)
+            return x[l] + scaled(step_size, e[l] - down)
 
         return in_turn(move, order, downward=True)
 
@@ -159,13 +164,12 @@ def predictive_coding(
         for l, e_l in enumerate(e):
             x.append(layers.post(network.layers[l], h[l]) - e_l)
             h.append(layers.pre(network.layers[l + 1], params.forward[l + 1], x[l]))
-        return tuple(x), h
+        return tuple(x), tuple(h)
 
     def descend_errors(params, h_first, batch, beta):
         def sweep(e):
             x, h = states_of(params, h_first, e)
-            output = layers.post(network.layers[-1], h[-1])
-            delta = scaled(beta, output_error(network, batch, h[-1], output))
+            *_, delta = deltas_of(h, e, batch, beta)
             moved: list[Array] = []
             for l in reversed(range(len(e))):
                 g = layers.vjp_below(network.layers[l + 1], params.forward[l + 1], x[l], delta)
@@ -176,28 +180,30 @@ def predictive_coding(
         return sweep
 
     def relax(params, h_first, z, batch, beta):
-        def deltas_at(x):
-            return errors_at(params, h_first, x, batch, beta)[1]
-
-        def states(coordinate):
-            return states_of(params, h_first, coordinate)[0] if by_error else coordinate
-
         by_error = coordinates == "errors"
         sweep = (descend_errors if by_error else descend_states)(params, h_first, batch, beta)
         start = tuple(map(jnp.zeros_like, z)) if by_error else z
+
+        def at(coordinate):
+            """The states, and δ: of e itself where that moves, as x = μ - e may round it away."""
+            if by_error:
+                e, (x, h) = coordinate, states_of(params, h_first, coordinate)
+            else:
+                x, (h, e) = coordinate, errors_of(params, h_first, coordinate)
+            return x, deltas_of(h, e, batch, beta)
+
         if not incremental:
             reached, sweeps = settle(sweep, start, steps, tolerance)
-            x = states(reached)
-            return x, Phase(x, deltas_at(x), sweeps)
+            x, deltas = at(reached)
+            return x, Phase(x, deltas, sweeps)
 
         def step(coordinate, _):
             coordinate = sweep(coordinate)
-            x = states(coordinate)
-            return coordinate, (x, deltas_at(x))
+            return coordinate, at(coordinate)
 
         reached, passed = jax.lax.scan(step, start, length=steps)
         x, deltas = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), passed)
-        return states(reached), Phase(x, deltas, jnp.asarray(steps, jnp.int32))
+        return at(reached)[0], Phase(x, deltas, jnp.asarray(steps, jnp.int32))
 
     def compute_targets(params, batch, *, key=None):
         del key
