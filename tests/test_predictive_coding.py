@@ -227,7 +227,9 @@ def test_one_step_of_errors_is_backprop(x64):
 
 def test_errors_outlive_a_weak_nudge_in_single_precision(network, batch):
     """x = μ - e would round an e of a millionth away."""
-    rule = lrajax.predictive_coding(network, steps=2, step_size=1.0, coordinates="errors", beta=1e-6)
+    rule = lrajax.predictive_coding(
+        network, steps=2, step_size=1.0, coordinates="errors", beta=1e-6
+    )
     reference = lrajax.backprop(network)
     params = rule.init(jax.random.key(0))
     angles, _ = lrajax.diagnostics.update_angles_to_backprop(reference, rule, params, batch)

@@ -105,7 +105,7 @@ def equil_prop_breaks_down(results) -> Evidence:
         if (error := mean_of(results["settling"], name)) is not None
     ]
     if others:
-        found = (f"{found[0]}; mnist after 5 epochs: {', '.join(others)} %", found[1])
+        found = (f"{found[0]}; mnist in 3 epochs: {', '.join(others)} %", found[1])
     return found
 
 
