@@ -13,6 +13,7 @@ one fails. Ends with an error if fewer than 95 % are caught.
 
 import argparse
 import ast
+import importlib
 import importlib.machinery
 import itertools
 import os
@@ -83,6 +84,7 @@ TESTS = {
 }
 # Of every rule, since with dense layers no test sees which activity below it hands to a layer.
 POOLED = "test_errors_go_to_the_units_that_were_pooled"
+BOUNDS = "test_hyperparameters_are_bound_where_their_description_says"
 SECONDS = 200  # of a core, for a mutation that never ends
 
 
@@ -214,8 +216,8 @@ def tests_of(path: pathlib.Path) -> list[str]:
     own = f"test_{stem}.py"
     named = [own] if (ROOT / "tests" / own).exists() else ["test_contract.py"]
     tests = TESTS.get(stem, named)
-    pooled = f"test_wider_layers.py::{POOLED}"
-    return [*tests, pooled] if path.parent.name == "algorithms" else tests
+    every = [f"test_arguments.py::{BOUNDS}", f"test_wider_layers.py::{POOLED}"]
+    return [*tests, *every] if path.parent.name == "algorithms" else tests
 
 
 def selected(path: pathlib.Path) -> list[str]:
@@ -270,14 +272,14 @@ def main():
     if given.list:
         print(*every, f"{len(every)} mutations", sep="\n")
         return
-    # A child inherits what costs most of its start; the package it imports anew.
+    # A child inherits what costs most of its start, but plugins of pytest; the package it imports
+    # anew.
     sys.path.insert(0, str(ROOT))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     with tempfile.TemporaryDirectory() as programs:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", programs)
-        import jax  # noqa: F401
-        import optax  # noqa: F401
-
+        for name in ("beartype", "chex", "jax", "optax", "sklearn.datasets"):
+            importlib.import_module(name)
         started, survivors, sound = time.monotonic(), [], set()
         for done, mutation in enumerate(every):
             path = mutation.path

@@ -123,6 +123,13 @@ def test_kernels_are_of_3_by_3_and_projections_of_1_by_1(name):
         assert shape[:2] == ((1, 1) if "projection" in path else (3, 3)), path
 
 
+def test_resnet18_halves_sides_where_features_double():
+    network = networks.resnet18((32, 32, 3), 10, width=2)
+    shapes = [layer.out_shape for layer in network.layers]
+    stages = [(32, 32, 2), (16, 16, 4), (8, 8, 8), (4, 4, 16)]
+    assert shapes == [(32, 32, 2), *(shape for shape in stages for _ in range(2)), (10,)]
+
+
 def test_lenet_is_the_one_of_1998_in_plan_and_can_be_wider():
     for sizes, maps in (({}, (6, 16)), ({"width": 9}, (9, 24))):
         network = networks.lenet((28, 28), 10, **sizes)

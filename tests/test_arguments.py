@@ -149,3 +149,23 @@ def test_bounds_are_where_they_are_said_to_be(check, bounds, allowed, refused):
     check("beta", allowed, *bounds)
     with pytest.raises(ValueError, match=f"beta={refused}"):
         check("beta", refused, *bounds)
+
+
+def documented_bounds():
+    """Of every hyperparameter whose description says ">= 1" or "in (0, 1]": allowed, refused."""
+    for rule in lrajax.RULES.values():
+        for name, one in rule.hyperparameters.items():
+            for least in map(int, re.findall(r">= (\d+)", one.about)):
+                yield rule.name, name, least, least - 1 if one.type is int else least - 1e-6
+            for least, most in re.findall(r"in \((\d), (\d)\]", one.about):
+                yield rule.name, name, int(most), float(most) + 1e-6
+                yield rule.name, name, float(least) + 1e-6, float(least)
+
+
+@pytest.mark.filterwarnings("ignore:steps=")  # too few to teach the lowest layer
+@pytest.mark.parametrize(("rule", "name", "allowed", "refused"), [*documented_bounds()])
+def test_hyperparameters_are_bound_where_their_description_says(rule, name, allowed, refused):
+    make, network = lrajax.ALGORITHMS[rule], lrajax.mlp((5, 4, 6, 3, 2))
+    make(network, **{name: allowed})
+    with pytest.raises(ValueError, match=f"{name}="):
+        make(network, **{name: refused})

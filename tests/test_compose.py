@@ -56,6 +56,17 @@ def test_each_layer_follows_its_own_rule(mixture):
     assert mixed.loss is above.loss
 
 
+def test_the_last_layers_rule_predicts_and_is_judged(mixture):
+    below, above, *_, batch = mixture
+    network = lrajax.mlp((5, 4, 6, 3, 2), activation="relu")
+    last = lrajax.rfa(network)._replace(predict=lambda params, x: params.feedback, loss=lambda: 0)
+    mixed = lrajax.by_layer([below, above, above, last])
+    params = reference.make_params(mixed)
+    chex.assert_trees_all_equal(mixed.predict(params, batch.x), own(params, 2).feedback)
+    assert mixed.loss is last.loss
+    assert mixed.network is network
+
+
 def test_a_rules_feedback_may_be_a_plain_array(mixture):
     below, *_, batch = mixture
 

@@ -143,3 +143,19 @@ def test_the_key_reaches_a_rule_that_draws_noise(network, batch, key):
     diagnostics.update_angles_to_backprop(lrajax.backprop(network), rule, params, batch, key=key)
     with pytest.raises(ValueError, match="key"):
         diagnostics.update_angles_to_backprop(lrajax.backprop(network), rule, params, batch)
+
+
+def test_quantities_are_named_by_their_layer(network, batch):
+    algo = lrajax.lra_e(network)
+    params = reference.make_params(algo)
+    lambda_, updates = reference.compute(algo, params, batch)
+    named = diagnostics.quantities(lambda_, updates, params)
+    for field in ("h", "z", "targets", "errors"):
+        for l, array in enumerate(getattr(lambda_, field)):
+            assert named.pop(f"{field}/{l}") is array
+    for kind, tree in (("updates", updates), ("params", params)):
+        for l in range(4):
+            assert named.pop(f"{kind}/forward/{l}") is tree.forward[l]
+        for l in range(1, 4):  # nothing is fed back to the input
+            assert named.pop(f"{kind}/feedback/{l}") is tree.feedback[l]
+    assert not named

@@ -85,3 +85,9 @@ def test_activities_of_exactly_0_and_1_fit_losses_of_probabilities():
     assert losses.bernoulli.fits(certain)
     assert not losses.categorical.fits(certain[:, ::-1] - certain)
     assert not losses.bernoulli.fits(2 * certain)
+
+
+@pytest.mark.parametrize(("total", "fits"), [(1.09, True), (1.15, False), (0.85, False)])
+def test_probabilities_sum_to_one_within_a_tenth(total, fits):
+    """Which leaves room for products of bfloat16."""
+    assert losses.categorical.fits(np.array([[total - 0.5, 0.5]])) == fits

@@ -339,6 +339,24 @@ def test_check_layer_passes_the_librarys_own():
 PLAIN = layers.dense(3, 3)
 
 
+@pytest.mark.parametrize("factor", [1e-4, 1e4])
+def test_check_layer_judges_by_the_size_of_what_it_compares(factor):
+    """A share of 1e-2 is too much of any, and rounding is nothing."""
+
+    def pre(theta, z):
+        return factor * PLAIN.pre(theta, z)
+
+    def backward(e, z, error):
+        return factor * (e["w"] @ error)
+
+    scaled = PLAIN._replace(pre=pre, feedback=backward)
+    layers.check_layer(scaled)
+    off = scaled._replace(feedback=lambda e, z, error: 1.01 * backward(e, z, error))
+    with pytest.raises(ValueError, match="not the transpose"):
+        layers.check_layer(off)
+    layers.check_layer(off, tolerance=0.02)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
