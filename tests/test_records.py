@@ -118,18 +118,16 @@ def test_the_application_leaves_the_precision_of_others_alone(monkeypatch):
     """Importing it sets nothing; what an experiment compiles has its own."""
     from lrajax import data
     from lrajax.runs.experiment import Experiment
-    from lrajax.runs.settings import Settings
 
     assert jax.config.jax_default_matmul_precision is None
-    seen, make = [], Settings.make_algorithm
+    seen, init = [], Experiment.init
 
     def spied(self, *arguments):
         seen.append(jax.config.jax_default_matmul_precision)
-        return make(self, *arguments)
+        return init(self, *arguments)
 
+    monkeypatch.setattr(Experiment, "init", spied)
     settings = presets.resolve("backprop", hidden_layers=1, width=2)
-    experiment = Experiment(settings, data.load("digits"), precision="bfloat16")
-    monkeypatch.setattr(Settings, "make_algorithm", spied)
-    experiment.start()
+    Experiment(settings, data.load("digits"), precision="bfloat16").start()
     assert set(seen) == {"bfloat16"}
     assert jax.config.jax_default_matmul_precision is None
