@@ -12,7 +12,7 @@ from test_tables import ERRORS, SWEEP, rows
 
 import lrajax
 from lrajax import data
-from lrajax.runs import presets, reading, tables
+from lrajax.runs import presets, reading, tables, trackers
 from lrajax.runs.commands import report
 from lrajax.runs.page import contents, figures, measures, page
 
@@ -76,6 +76,13 @@ def test_comparison_is_one_self_contained_page_with_files_beside_it(folders, sho
 def test_tensorboard_has_the_metrics(folders, series, tmp_path):
     report.write_tensorboard(series, tmp_path)
     assert read_tensorboard(tmp_path / "LRA-E_lr_0.01_1") == read_metrics(folders[0].path, 1)
+
+
+def test_tensorboard_that_is_not_installed_is_named_in_one_line(folder, monkeypatch):
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as end:
+        report.run([str(folder / "sweep"), "--tensorboard=logs"])
+    assert end.value.code.endswith("tensorboard=logs needs tensorboardX: pip install tensorboardX")
 
 
 def read_metrics(folder, seed):

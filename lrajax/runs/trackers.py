@@ -96,7 +96,7 @@ TRACKERS: dict[str, tuple[str, Callable[..., Writer]]] = {
 }
 
 
-def check(folders: Mapping[str, str]) -> None:
+def check(folders: Mapping[str, str | pathlib.Path]) -> None:
     """Raises ValueError if the package of a tracker that is asked for is not installed."""
     for tracker, folder in folders.items():
         package, _ = TRACKERS[tracker]

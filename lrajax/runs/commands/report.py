@@ -16,7 +16,9 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from lrajax.runs import reading
+import numpy as np
+
+from lrajax.runs import reading, trackers
 from lrajax.runs.commands import commandline
 
 try:
@@ -31,16 +33,15 @@ except ModuleNotFoundError as error:
 
 def write_tensorboard(series: Sequence[Series], folder: pathlib.Path) -> None:
     """The curves as TensorBoard's event files, a folder for each run, setting and seed."""
-    from tensorboardX import SummaryWriter  # lazy: few want it, and it takes a second
-
     for one in series:
         for i, seed in enumerate(one.row.seeds):
-            with SummaryWriter(
-                str(folder / f"{one.label} {seed}".replace(", ", " ").replace(" ", "_"))
-            ) as writer:
-                for name, curve in one.curves.items():
-                    for epoch, value in enumerate(curve[:, i], 1):
-                        writer.add_scalar(name, value, epoch)
+            name = f"{one.label} {seed}".replace(", ", " ").replace(" ", "_")
+            writer = trackers.tensorboard(folder, name, {**one.row.about, "seed": seed}, done=0)
+            for epoch in range(len(one.curves["valid_error"])):
+                values = {key: curve[epoch, i] for key, curve in one.curves.items()}
+                finite = {key: value for key, value in values.items() if np.isfinite(value)}
+                writer.write(epoch + 1, finite)
+            writer.close()
 
 
 def names_of(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -80,6 +81,7 @@ def report(argv: Sequence[str] | None) -> None:
     parser.add_argument("--tensorboard", type=path, help="folder for event files")
     flags = parser.parse_args(argv)
     try:
+        trackers.check({"tensorboard": flags.tensorboard} if flags.tensorboard else {})
         found = reading.find(*flags.out_dir)
         folder = flags.to or (found[0] / "report" if len(found) == 1 else pathlib.Path("report"))
         shown = contents.gather(list(map(reading.Folder, found, names_of(found))), flags.data_dir)
