@@ -99,14 +99,14 @@ def equil_prop_breaks_down(results) -> Evidence:
     found = breaks_down("equil_prop")(results)
     if found is None:
         return None
+    text, judgement = found
     others = [
         f"{name} {error:.2f}"
         for name in ("preset-8", "longer-8", "strong-3", "strong-8")
         if (error := mean_of(results["settling"], name)) is not None
     ]
-    if others:
-        found = (f"{found[0]}; mnist in 3 epochs: {', '.join(others)} %", found[1])
-    return found
+    beside = [f"mnist in 3 epochs: {', '.join(others)} %"] if others else []
+    return "; ".join([f"{text}; in turn, under γ = 0.3", *beside]), judgement
 
 
 def within_90_degrees(results) -> Evidence:
