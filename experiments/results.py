@@ -39,12 +39,12 @@ TITLES = {
     "activations": "Hidden units that are on or off, or compete: Fashion-MNIST",
     "robustness": "Error in % under attack, by size: 3 layers, 2,000 test images of Fashion-MNIST",
     "precision": "Products of bfloat16 operands: 3 layers on MNIST",
-    "settling": "Rules that settle: MNIST",
 }
 STATEMENTS = {
     "digits": "Sensitivity and negative controls: 3 layers on the digits",
     "cauchy": "The local loss: LRA-E, 3 layers on MNIST",
     "widths": "DTP by width: 7 layers on MNIST",
+    "settling": "Rules that settle: MNIST",
 }
 # Rows of Tables 1 and 2 that the paper does not have.
 CONTROLS = {
@@ -252,9 +252,20 @@ def alone(target: str) -> str:
 def beyond_section(target: str, records: dict[str, dict]) -> list[str]:
     """Heading, command and table of a target beyond the paper."""
     draw = attack_table if target == "robustness" else error_table
-    remark = [REMARKS[target]] if target in REMARKS else []
     most = max(len(record["summary"]["seeds"]) for record in records.values())
-    return [f"## {TITLES[target]}\n", command(target, most), *remark, draw(records), alone(target)]
+    head = (f"## {TITLES[target]}\n", command(target, most), *remark(target))
+    return [*head, draw(records), alone(target)]
+
+
+def statement_section(target: str, records: dict[str, dict]) -> list[str]:
+    """Heading, command and table of cells that are told apart by their names."""
+    head = (f"## {STATEMENTS[target]}\n", command(target), *remark(target))
+    return [*head, cell_table(records), alone(target)]
+
+
+def remark(target: str) -> list[str]:
+    """What needs said before a target's table."""
+    return [REMARKS[target]] if target in REMARKS else []
 
 
 def error_table(records: dict[str, dict]) -> str:
@@ -386,9 +397,9 @@ def render(results: dict[str, dict[str, dict]]) -> str:
         ),
         *(
             part
-            for name, title in STATEMENTS.items()
+            for name in STATEMENTS
             if results[name]
-            for part in (f"## {title}\n", command(name), cell_table(results[name]), alone(name))
+            for part in statement_section(name, results[name])
         ),
         *(part for name in TITLES if results[name] for part in beyond_section(name, results[name])),
         *(trees_section(results["boosted_trees"]) if results["boosted_trees"] else ()),

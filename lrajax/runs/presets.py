@@ -58,7 +58,7 @@ TABLE: dict[Case, Mapping[str, Any]] = {
     Case("backprop"): {"reduction": "mean"},
     Case("rfa", 5, "sgd"): {"lr": 0.003},
     Case("rfa", 8, "sgd", "fashion_mnist"): {"lr": 0.001},
-    # Equilibrium propagation a layer after another, under weak feedback: few sweeps settle it. What
+    # Equilibrium propagation a layer after another, under weak feedback: few sweeps train it. What
     # the free phase has still to settle drops out of a difference of two nudges.
     Case("equil_prop", 3): {
         "opt": "adam",
