@@ -16,7 +16,9 @@ def listen() -> None:
 
 
 def _stop(number, _) -> None:
-    line = f"{os.path.basename(sys.argv[0])}: {signal.Signals(number).name}: stopped\n"
+    # Python says -m while it imports a package to run.
+    name = "lrajax" if sys.argv[0] == "-m" else os.path.basename(sys.argv[0])
+    line = f"{name}: {signal.Signals(number).name}: stopped\n"
     try:
         os.write(2, line.encode())
     finally:  # with standard error closed too

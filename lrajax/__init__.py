@@ -1,5 +1,14 @@
 """Learning rules that train layered networks without back-propagation's global feedback path."""
 
+import itertools
+import sys
+
+# As `python -m lrajax` this comes before the command, and takes the seconds that imports take.
+if sys.argv[:1] == ["-m"] and ("-m", "lrajax") in itertools.pairwise(sys.orig_argv):
+    import lrajax_command
+
+    lrajax_command.listen()
+
 from jax import export
 
 from lrajax import (

@@ -162,6 +162,21 @@ def test_a_signal_before_there_is_work_ends_with_a_line(words, name, number, sec
     )
 
 
+@pytest.mark.parametrize("words", [["-m", "lrajax"], ["-c", "import lrajax"]])
+def test_python_m_listens_before_it_imports_what_takes_seconds(words, tmp_path):
+    """And a program of one's own keeps its signals."""
+    told = "import signal; raise SystemExit(signal.getsignal(signal.SIGINT).__name__)"
+    (tmp_path / "jax.py").write_text(told)
+    path = os.pathsep.join([str(tmp_path), str(pathlib.Path(lrajax.__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.stderr == ("_stop\n" if "-m" in words else "default_int_handler\n")
+
+
 def caught(process):
     """The signals that a process has handlers for, a bit each."""
     status = pathlib.Path(f"/proc/{process}/status").read_text()
