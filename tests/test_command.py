@@ -254,19 +254,35 @@ def test_the_advice_helps(command, word, advice):
     assert len(said.splitlines()) == 1
 
 
-def test_guards_and_promotion_of_ones_own_code_do_not_stop_the_command(command):
+@pytest.fixture
+def guarded():
     guards = {"jax_transfer_guard": "disallow", "jax_numpy_dtype_promotion": "strict"}
     before = {name: getattr(jax.config, name) for name in guards}
-    try:
-        for name, value in guards.items():
-            jax.config.update(name, value)
-        assert command(*SMALL, "--epochs=1")[0] == 0
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+    for name, value in guards.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
-def test_a_backend_that_is_not_there_is_named(command, monkeypatch):
+def test_guards_and_promotion_of_ones_own_code_do_not_stop_the_command(command, guarded):
+    assert command(*SMALL, "--epochs=1")[0] == 0
+
+
+def test_nor_any_other(guarded, monkeypatch):
+    def main():
+        seen.append((jax.config.jax_transfer_guard, jax.config.jax_numpy_dtype_promotion))
+
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["tune.py"])
+    commandline.run(main, tune.FLAGS, None)  # which runs all experiments but report.py
+    monkeypatch.setattr(report.reading, "find", lambda *_: main() or sys.exit())
+    with pytest.raises(SystemExit):
+        report.run(["runs"])
+    assert seen == [("allow", "standard")] * 2
+
+
+def test_a_backend_that_is_not_there_is_named(command, monkeypatch, capsys):
     def missing():
         raise RuntimeError("Unable to initialize backend 'cuda'\n\nmany lines")
 
@@ -275,6 +291,15 @@ def test_a_backend_that_is_not_there_is_named(command, monkeypatch):
     assert status == 2
     assert "finds no device: unset it" in said
     assert len(said.splitlines()) == 1
+
+    monkeypatch.setattr(sys, "argv", ["tune.py"])
+    with pytest.raises(SystemExit) as end:
+        commandline.run(pytest.fail, tune.FLAGS, None)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == said.replace("lrajax train", "tune.py")
+    with pytest.raises(SystemExit) as end:
+        report.run(["runs"])
+    assert "finds no device: unset it" in end.value.code
 
 
 def test_a_tree_that_is_not_installed_keeps_its_version(command, monkeypatch, tmp_path):

@@ -10,6 +10,8 @@ from typing import NoReturn
 import jax
 from absl import flags, logging
 
+from lrajax.runs import placement
+
 # What other programs call some flags, which absl's spelling would send elsewhere.
 MEANT = {
     "seeds": "num_seeds",
@@ -85,9 +87,20 @@ def _run(main: Callable[[], None], values: flags.FlagValues, doc: str) -> None:
         print(f"{doc}\n{values.get_help()}")
         return
     parse_flags(sys.argv, values)
+    ease_guards()
+    try:
+        placement.check_backend()
+    except ValueError as error:
+        fail(error, values)
     # JAX's own default is bfloat16 on a TPU and TF32 on a GPU.
     with jax.default_matmul_precision("float32"):
         main()
+
+
+def ease_guards() -> None:
+    """Guards are for one's own code: the library's and JAX's own transfers would set them off."""
+    jax.config.update("jax_transfer_guard", "allow")
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
 
 
 def keep_programs(folder: pathlib.Path) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lrajax.runs import reading, trackers
+from lrajax.runs import placement, reading, trackers
 from lrajax.runs.commands import commandline
 
 try:
@@ -80,7 +80,9 @@ def report(argv: Sequence[str] | None) -> None:
     )
     parser.add_argument("--tensorboard", type=path, help="folder for event files")
     flags = parser.parse_args(argv)
+    commandline.ease_guards()
     try:
+        placement.check_backend()
         trackers.check({"tensorboard": flags.tensorboard} if flags.tensorboard else {})
         found = reading.find(*flags.out_dir)
         folder = flags.to or (found[0] / "report" if len(found) == 1 else pathlib.Path("report"))

@@ -118,9 +118,7 @@ def origin(argv: Sequence[str], data_dir: str | None, dataset: data.Dataset) -> 
 def main(values: flags.FlagValues, argv: Sequence[str]) -> int:
     """Flags to data to compiled epochs to a table; the exit status."""
     interruption = Interruption(say)
-    # Guards for one's own code, which the library's and JAX's own transfers would set off.
-    jax.config.update("jax_transfer_guard", "allow")
-    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    commandline.ease_guards()
     try:
         settings = train_flags.settings(values)
         at_least("checkpoint_every", values.checkpoint_every, 1)
