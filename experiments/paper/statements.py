@@ -81,10 +81,54 @@ def widths(scale: Scale) -> Iterator[Cell]:
         yield scale.cell("widths", f"dtp-{width}", seeds=2, width=width, **common)
 
 
+# Beside the sweeps of equilibrium propagation's preset: more of them, which should change nothing,
+# and the publication's energy, whose layers drive each other as strongly down as up.
+SETTLING: dict[str, dict[str, Any]] = {
+    "preset": {},
+    "longer": {"free_steps": 12, "nudged_steps": 4},
+    "strong": {
+        "feedback": 1.0,
+        "free_steps": 50,
+        "nudged_steps": 10,
+        "low": 0.0,
+        "w_init": "gaussian:0.03",
+    },
+}
+# Predictive coding of many residual layers. The errors of all of them displace the uppermost, so
+# β is small; W adds little to the skips, as in the networks' cells.
+DEEP_CODING = {
+    "algo": "predictive_coding",
+    "network": "resmlp",
+    "width": 128,
+    "activation": "relu",
+    "opt": "adam",
+    "lr": 0.0003,
+    "coordinates": "errors",
+    "steps": 2,
+    "step_size": 0.5,
+    "beta": 0.00001,
+    "epochs": 3,
+}
+DEEP_CODING_GAINS = {64: 0.1, 128: 0.07}
+
+
+def settling(scale: Scale) -> Iterator[Cell]:
+    """Equilibrium propagation with longer phases or γ = 1, deep predictive coding, on MNIST."""
+    for layers in (scale.depths[0], scale.depths[-1]):
+        for name, changes in SETTLING.items():
+            flags = {"algo": "equil_prop", "hidden_layers": layers, "epochs": 3, **changes}
+            yield scale.cell("settling", f"{name}-{layers}", seeds=1, dataset="mnist", **flags)
+    for layers, gain in DEEP_CODING_GAINS.items():
+        flags = {"hidden_layers": layers, "w_init": f"orthogonal:{gain}", **DEEP_CODING}
+        name = f"predictive_coding-{layers}"
+        yield scale.cell("settling", name, seeds=1, dataset="mnist", **flags)
+
+
 TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
     "steps": steps,
     "sigma": sigma,
     "digits": digits,
     "cauchy": cauchy,
     "widths": widths,
+    "settling": settling,
 }
