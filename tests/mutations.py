@@ -52,6 +52,7 @@ TESTS = {
         "test_rec_lra.py",
         "test_network.py",
         "test_state.py",
+        "test_any_loss.py::test_a_loss_that_is_not_defined_for_the_output_is_refused",
     ],
     "training": [
         "test_training.py",

@@ -130,6 +130,30 @@ def test_resnet18_halves_sides_where_features_double():
     assert shapes == [(32, 32, 2), *(shape for shape in stages for _ in range(2)), (10,)]
 
 
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("vgg5", [(1,), (2,), (4,), (4,)]),
+        ("vgg7", [(1, 1), (2, 2), (4, 4)]),
+        ("vgg9", [(1, 1), (2, 2), (4, 4), (4, 4)]),
+    ],
+)
+def test_vggs_have_the_features_of_their_description(name, stages):
+    network = networks.NETWORKS[name]((32, 32, 3), 10, width=2)
+    # Sides are halved by the layer above a stage.
+    expected = [
+        (32 >> stage, 32 >> stage, 2 * multiple)
+        for stage, multiples in enumerate(stages)
+        for multiple in multiples
+    ]
+    assert [layer.out_shape for layer in network.layers] == [*expected, (10,)]
+
+
+def test_lenets_kernels_are_of_5_by_5():
+    params = jax.eval_shape(lrajax.backprop(networks.lenet((28, 28), 10)).init, KEY).forward
+    assert [theta["w"].shape for theta in params[:2]] == [(5, 5, 1, 6), (5, 5, 6, 16)]
+
+
 def test_lenet_is_the_one_of_1998_in_plan_and_can_be_wider():
     for sizes, maps in (({}, (6, 16)), ({"width": 9}, (9, 24))):
         network = networks.lenet((28, 28), 10, **sizes)

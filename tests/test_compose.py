@@ -212,3 +212,6 @@ def test_layers_with_a_state_share_no_weights():
     network = lrajax.Network((normed, normed), lrajax.losses.half_squared)
     with pytest.raises(ValueError, match="a layer with a state cannot share"):
         lrajax.compose.tied(lrajax.backprop(network), (0, 0))
+    plain = lrajax.dense(3, 3)
+    below = lrajax.Network((normed, plain, plain), lrajax.losses.half_squared)
+    lrajax.compose.tied(lrajax.backprop(below), (0, 1, 1))

@@ -91,6 +91,27 @@ def test_updates_are_gradients_of_the_local_losses(name):
     chex.assert_trees_all_close(updates.feedback[1:3], decoders, rtol=1e-4, atol=1e-5)
 
 
+def test_a_decoder_gives_through_the_activation_of_the_layer_below(key):
+    own = {"tanh": jnp.tanh, "softplus": jax.nn.softplus, "sigmoid": jax.nn.sigmoid}
+    sizes = zip(WIDTHS[:-1], WIDTHS[1:], (*own, "softmax"), strict=True)
+    network = lrajax.Network(
+        tuple(lrajax.dense(*each) for each in sizes), lrajax.losses.categorical
+    )
+    rule = lrajax.dtp(network)
+    params, batch = reference.make_params(rule), reference.make_batch(network, 7)
+    lambda_, updates = reference.compute(rule, params, batch, key)
+    below, above, _ = own.values()
+
+    def reconstruction(e):
+        """Of the lowest layer's activity, and its decoder."""
+        theta, corrupted = params.forward[1], lambda_.aux[0].corrupted
+        code = above(corrupted @ theta["w"] + theta["b"][None, :])
+        return ((corrupted - below(code @ e["w"].T + e["b"][None, :])) ** 2).sum()
+
+    expected = jax.grad(reconstruction)(params.feedback[1])
+    chex.assert_trees_all_close(updates.feedback[1], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_no_decoder_for_the_input_and_the_output(key):
     params = jax.eval_shape(lrajax.dtp(lrajax.mlp(WIDTHS)).init, key)
     assert params.feedback[0] == params.feedback[3] == ()

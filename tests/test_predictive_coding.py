@@ -284,6 +284,14 @@ def test_deep_networks_get_a_signal_or_a_warning(hidden_layers):
     assert all(np.any(layer["w"]) for layer in updates.forward)
 
 
+def test_one_sweep_in_turn_reaches_the_lowest_layer_and_needs_no_warning():
+    network = lrajax.mlp((5, 6, 6, 6, 2))
+    one_step = {"steps": 1, "step_size": 0.5}
+    lrajax.predictive_coding(network, order="sequential", **one_step)  # warnings are errors
+    with pytest.warns(UserWarning, match="lowest of 3 hidden layers 0"):
+        lrajax.predictive_coding(network, **one_step)
+
+
 def test_the_warning_comes_where_float32_gets_nothing():
     """The lowest update at the last depth without it is not zero, at the first with it none."""
     lowest = {}

@@ -241,6 +241,14 @@ def test_selection_keeps_the_earliest_lowest_and_never_a_diverged_one(valid_erro
     assert best.test_error == (50 - chosen if chosen else np.inf)
 
 
+def test_a_tie_is_one_however_many_examples_there_are():
+    """50 and 50.000004 % of 10,000 are the same 5,000 mistakes."""
+    best = training.Best({}, jnp.array(1), jnp.nextafter(jnp.array(50.0), 51.0), jnp.array(1.0))
+    metrics = EpochMetrics(None, *[Metrics(jnp.zeros(()), jnp.array(50.0))] * 2)
+    later = training.select_best(best, {}, jnp.array(2), metrics, num_valid=10_000)
+    assert later.epoch == 1
+
+
 def test_evaluate_takes_host_arrays_outside_jit():
     """As `data.load` gives them."""
     algo = lrajax.backprop(NETWORK)

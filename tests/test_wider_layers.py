@@ -370,7 +370,11 @@ def test_check_layer_judges_by_the_size_of_what_it_compares(factor):
             "not affine in theta's w",
         ),
         ({"init_feedback": lambda key, init: {"v": init(key, (3, 3))}}, "init_feedback has 'v'"),
-        ({"init_feedback": lambda key, init: {"w": init(key, (3, 2))}}, "orientation of W"),
+        ({"init_feedback": lambda key, init: init(key, (3, 3))}, "one array for theta's .'w', 'b'"),
+        (
+            {"init_feedback": lambda key, init: {"w": init(key, (3, 2))}},
+            r"gives e\[w\] of shape \(3, 2\), .* orientation of W",
+        ),
     ],
 )
 def test_check_layer_names_what_is_wrong(changes, message):

@@ -76,6 +76,8 @@ def _check_mirrors(e: PyTree, theta: PyTree, name: str) -> None:
             if not isinstance(theta, dict) or part not in theta:
                 raise ValueError(f"layer: init_feedback has {part!r}, init's theta{where} has not")
             _check_mirrors(entry, theta[part], part)
+    elif isinstance(theta, dict):
+        raise ValueError(f"layer: init_feedback gives one array for theta{where}'s {[*theta]}")
     elif jnp.shape(e) != jnp.shape(theta):
         raise ValueError(
             f"layer: init_feedback gives e{where} of shape {jnp.shape(e)}, theta's has "
