@@ -24,7 +24,8 @@ from lrajax.diagnostics import feedback_angles, update_angles_to_backprop
 from lrajax.steps import forward
 
 EXAMPLES = 2  # in the batch whose errors are watched: few, so that W has room to change unseen
-PRODUCTS = ("dot_general", "conv_general_dilated")
+# "convolution_in_turn" is that of lrajax.layers.convolution.
+PRODUCTS = ("dot_general", "conv_general_dilated", "convolution_in_turn")
 
 
 class Card(NamedTuple):
@@ -271,14 +272,24 @@ def _is_jaxpr(value) -> bool:
 
 def _flops(jaxpr: core.Jaxpr) -> float:
     total = 0.0
-    equation: Any
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracting, _), _ = equation.params["dimension_numbers"]
-            left, out = (atom.aval.shape for atom in (equation.invars[0], equation.outvars[0]))
-            total += 2 * math.prod(out) * math.prod(left[axis] for axis in contracting)
+        total += _flops_of(equation)
         total += sum(times * _flops(program) for program, times in _inner(equation))
     return total
+
+
+def _flops_of(equation: Any) -> float:
+    """Those of a product, 0 of anything else."""
+    name, how = equation.primitive.name, equation.params
+    if name == "dot_general":
+        left, out = (atom.aval.shape for atom in (equation.invars[0], equation.outvars[0]))
+        (contracting, _), _ = how["dimension_numbers"]
+        return 2 * math.prod(out) * math.prod(left[axis] for axis in contracting)
+    if name == "convolution_in_turn":
+        other, out = (atom.aval.shape for atom in (equation.invars[1], equation.outvars[0]))
+        h, (_, *window, _) = (other, out) if how["update"] else (out, other)
+        return 2 * math.prod(h) * math.prod(window)
+    return 0.0
 
 
 def _depth(rule, params, batch, key) -> int:
