@@ -64,6 +64,7 @@ TESTS = {
     "dtp": [
         "test_dtp.py",
         "test_wider_layers.py::test_decoders_give_to_the_units_that_were_pooled_and_learn_from_them",
+        "test_wider_layers.py::test_dtps_topmost_hidden_target_goes_down_through_the_output_layer",
     ],
     "rec_lra": [
         "test_rec_lra.py",
@@ -71,7 +72,11 @@ TESTS = {
         "test_rec_lras_e_learns_from_the_displacement_of_the_units_that_were_pooled",
     ],
     "affine": ["test_layers.py", "test_affine.py"],
-    "rule": ["test_arguments.py", "test_contract.py"],
+    "rule": [
+        "test_records.py::test_a_record_names_hyperparameters_of_its_rule",
+        "test_arguments.py",
+        "test_contract.py",
+    ],
     "checking": [
         "test_wider_layers.py::test_check_layer_passes_the_librarys_own",
         "test_wider_layers.py::test_check_layer_names_what_is_wrong",

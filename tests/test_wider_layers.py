@@ -331,6 +331,35 @@ def test_with_e_equal_to_w_rules_tend_to_backprop_through_all_of_it(batch_norm):
             chex.assert_trees_all_close(update, expected, rtol=0, atol=tolerance * scale)
 
 
+def test_dtps_topmost_hidden_target_goes_down_through_the_output_layer():
+    network = wide_network()
+    rule = lrajax.dtp(network, target_rate=0.3)
+    params, batch = reference.make_params(rule), reference.make_batch(network, 4)
+    lambda_, _ = reference.compute(rule, params, batch, KEY)
+
+    def loss(z):
+        output = network.layers[-1]
+        h = layers.pre(output, params.forward[-1], z)
+        return network.output_loss.value(batch.y, layers.post(output, h)).sum()
+
+    expected = lambda_.z[-2] - 0.3 * jax.grad(loss)(lambda_.z[-2])
+    chex.assert_trees_all_close(lambda_.targets[-2], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        layers.batch_norm,
+        functools.partial(layers.layer_norm, gain=True),
+        functools.partial(layers.group_norm, groups=1),
+    ],
+)
+def test_a_gain_is_a_number_a_feature(norm):
+    layer = norm(layers.conv((4, 5, 2), 3, 1))
+    theta = jax.eval_shape(lambda key: layer.init(key, lrajax.initializers.GLOROT), KEY)
+    assert theta["gain"].shape == (3,)
+
+
 def test_check_layer_passes_the_librarys_own():
     layers.check_layer(layers.pooled(layers.conv((1, 1, 2), 3, 2), 2))
     layers.check_layer(layers.batch_norm(layers.dense(3, 2)), affine=False)
