@@ -45,6 +45,7 @@ SEEDS = flags.DEFINE_integer(
 
 SIZES = (256, 32)  # units of the encoder, the code last
 BATCH_SIZE = 50
+FOLDER = "autoencoder"  # of the results, within --out_dir
 SHOWN = 10  # test images whose reconstructions are kept
 LEARNING_RATE = 0.001  # of Adam, for both rules: the presets speak of classifiers
 RULES = {
@@ -139,7 +140,7 @@ def train(autoencoder: Autoencoder, name: str) -> dict[str, Any]:
 
 def path_of(rule: str, output: str) -> pathlib.Path:
     """Where a result is kept."""
-    return pathlib.Path(OUT_DIR.value) / "autoencoder" / f"{rule}-{output}.json"
+    return pathlib.Path(OUT_DIR.value) / FOLDER / f"{rule}-{output}.json"
 
 
 def settings_of(rule: str, output: str, dataset: data.Dataset) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def main() -> None:
     try:
         at_least("epochs", EPOCHS.value, 1)
         at_least("seeds", SEEDS.value, 1)
-        records.check_writable("out_dir", path_of("*", "*").parent)
+        records.check_writable("out_dir", OUT_DIR.value, FOLDER)
         dataset = data.load(DATASET.value, DATA_DIR.value)
         pairs = list(itertools.product(RULES, networks.RECONSTRUCTIONS))
         missing = [pair for pair in pairs if not there(*pair, dataset)]

@@ -21,7 +21,6 @@ import lrajax_command
 if __name__ == "__main__":
     lrajax_command.listen()  # before the seconds that imports take
 
-import pathlib
 import time
 
 import numpy as np
@@ -227,8 +226,7 @@ def main() -> None:
             one_of("dataset", name, SETS)
         if "mnist" in DATASET.value:
             load("mnist", 0)
-        folder = pathlib.Path(OUT_DIR.value) / "boosted_trees"
-        records.check_writable("out_dir", folder)
+        folder = records.check_writable("out_dir", OUT_DIR.value, "boosted_trees")
     except ValueError as error:
         commandline.fail(error, FLAGS)
     for name in DATASET.value:

@@ -109,7 +109,7 @@ measurements, `lrajax/runs/presets.py` the values.
 - DTP-σ: equation 11 with targets, summed over units; λ = 0.0003.
 - RFA: λ = 0.003 at 5 and 8 layers, 0.001 at 8 on Fashion-MNIST.
 - Equilibrium propagation: Adam, a centred nudge, few whole sweeps of one layer after another under
-  feedback of γ = 0.3, orthogonal W, hidden states in [-1, 1], three seeds of 30 epochs.
+  feedback of γ = 0.3, orthogonal W, hidden states in [-1, 1], 30 epochs.
 - 2,000 training images are held out for validation.
 
 Rates were tuned rule by rule after the first test errors had been seen, on 2,000 validation images

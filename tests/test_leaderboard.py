@@ -151,20 +151,19 @@ def test_another_budget_is_refused(root):
         comparison.enter(OWN, "digits", root, data.load, trials=5)
 
 
-def test_fewer_trials_than_there_are_is_refused(root, tmp_path):
+@pytest.mark.parametrize(
+    ("trials", "message"),
+    [
+        (1, "trials=1: .* has 2, and all rules"),
+        (3, "finals.jsonl is of .* 2 trials of 3: delete it"),
+    ],
+)
+def test_final_runs_of_a_search_of_another_size_are_refused(root, tmp_path, trials, message):
     folder = comparison.folder_of(root, "digits", OWN)
     copy = comparison.folder_of(tmp_path, "digits", OWN)
     shutil.copytree(folder, copy, ignore=lambda *_: ["entry.json"])
-    with pytest.raises(ValueError, match=r"trials=1: .* has 2, and all rules"):
-        comparison.enter(OWN, "digits", tmp_path, data.load, trials=1)
-
-
-def test_final_runs_of_a_shorter_search_are_not_taken_for_a_longer_ones(root, tmp_path):
-    folder = comparison.folder_of(root, "digits", OWN)
-    copy = comparison.folder_of(tmp_path, "digits", OWN)
-    shutil.copytree(folder, copy, ignore=lambda *_: ["entry.json"])
-    with pytest.raises(ValueError, match=r"finals.jsonl is of .* 2 trials of 3: delete it"):
-        comparison.enter(OWN, "digits", tmp_path, data.load, trials=3)
+    with pytest.raises(ValueError, match=message):
+        comparison.enter(OWN, "digits", tmp_path, data.load, trials=trials)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import re
 import shlex
 import sys
 import types
@@ -390,8 +389,7 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_line(script, flag):
     words = [f"--results={COMMITTED}"] if script == "results.py" else []
     done = run(script, flag, *words)
     reason = "cannot be used (Not a directory): choose another folder"
-    assert done.returncode == 2
-    assert re.fullmatch(rf"{script}: {flag}(/\w+)? {re.escape(reason)}\n", done.stderr)
+    assert (done.returncode, done.stderr) == (2, f"{script}: {flag} {reason}\n")
 
 
 @pytest.mark.parametrize(

@@ -231,11 +231,7 @@ def separates_best(results) -> Evidence:
 
 CLAIMS = [
     ("LRA-E is best at every depth", "Tables 1, 2", best_at_every_depth),
-    (
-        "Equil-Prop breaks down at 8 layers",
-        "Tables 1, 2",
-        equil_prop_breaks_down,
-    ),
+    ("Equil-Prop breaks down at 8 layers", "Tables 1, 2", equil_prop_breaks_down),
     ("DTP breaks down at 8 layers", "Tables 1, 2", breaks_down("dtp")),
     ("Update angles stay within 90°", "Figure 1a", within_90_degrees),
     ("The discrepancy bumps, then declines", "Figure 1b", discrepancy_bump),

@@ -164,7 +164,7 @@ def sigma(records: dict[str, dict]) -> Figure:
 def headline(results: dict[str, dict[str, dict]]) -> Figure:
     """Tables 1 and 2 at a glance: test error by depth, ours beside the paper's single runs.
 
-    What is at chance, equilibrium propagation at 8 layers, is beyond the axes.
+    What is at chance, the paper's equilibrium propagation at 8 layers, is beyond the axes.
     """
     canvas, frames = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     shown = (("table1", "mnist", "MNIST", 12), ("table2", "fashion_mnist", "Fashion-MNIST", 24))

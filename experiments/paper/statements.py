@@ -81,8 +81,9 @@ def widths(scale: Scale) -> Iterator[Cell]:
         yield scale.cell("widths", f"dtp-{width}", seeds=2, width=width, **common)
 
 
-# Beside the sweeps of equilibrium propagation's preset: more of them, which should change nothing,
-# and the publication's energy, whose layers drive each other as strongly down as up.
+# Beside the sweeps of equilibrium propagation's preset: more of them, which would change nothing if
+# the states had settled, and the publication's energy, whose layers drive each other as strongly
+# down as up.
 SETTLING: dict[str, dict[str, Any]] = {
     "preset": {},
     "longer": {"free_steps": 12, "nudged_steps": 4},

@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 from lrajax.base import Initializer, Layer
 from lrajax.checks import count, one_of
 from lrajax.layers.activations import Activation, parse_activation
-from lrajax.layers.convolution import Pads, convolution_is_quicker, convolve
+from lrajax.layers.convolution import Pads, computed_once, convolution_is_quicker, convolve
 
 
 def dense(n_in: int, n_out: int, activation: str | Activation = "tanh") -> Layer:
@@ -179,16 +179,12 @@ def _affine(
 def _errors_computed_once(h: Array) -> Array:
     """The pre-activity itself, whose error XLA does not compute anew for every product with it.
 
-    The update of a kernel is a product with the error transposed. Where the last operation of an
-    error is on one array, a factor say, XLA's CPU repeats all of them as it transposes, over
-    strided memory (docs/evidence/speed.md); not so where it is a choice between two.
+    The update of a kernel is a product with the error transposed.
     """
     return h
 
 
-_errors_computed_once.defvjp(
-    lambda h: (h, None), lambda _, error: (jnp.where(jnp.isnan(error), jnp.nan, error),)
-)
+_errors_computed_once.defvjp(lambda h: (h, None), lambda _, error: (computed_once(error),))
 
 
 def _check_image(in_shape: tuple[int, ...]) -> None:

@@ -58,14 +58,14 @@ def _in_turn(images: Array, others: Array, *, pads: Pads, update: bool) -> Array
     """What `_bind` promises, run by run."""
     one_run = _update_of_run if update else _one_run
     runs = zip(images, others, strict=True)
-    return jnp.stack([one_run(_computed_once(image), other, pads) for image, other in runs])
+    return jnp.stack([one_run(computed_once(image), other, pads) for image, other in runs])
 
 
-def _computed_once(array: Array) -> Array:
+def computed_once(array: Array) -> Array:
     """The array itself, which XLA does not compute anew as it transposes it.
 
-    As of the errors in `lrajax.layers.affine`: a maximum over blocks, say, would be taken again in
-    strided memory for the kernel's update.
+    An operation on one array, a factor or a maximum over blocks say, it repeats as it transposes,
+    over strided memory (docs/evidence/speed.md); not so a choice between two.
     """
     return jnp.where(jnp.isnan(array), jnp.nan, array)
 
@@ -97,7 +97,7 @@ def _one_run(images: Array, kernel: Array, pads: Pads) -> Array:
 def _update_of_run(images: Array, error: Array, pads: Pads) -> Array:
     """The images' convolution with the error, examples in the place of channels."""
     of_channels = images.transpose(3, 1, 2, 0)  # [C, H, W, B]
-    of_features = _computed_once(error).transpose(1, 2, 0, 3)  # [H', W', B, F]
+    of_features = computed_once(error).transpose(1, 2, 0, 3)  # [H', W', B, F]
     return _one_run(of_channels, of_features, pads).transpose(1, 2, 0, 3)
 
 

@@ -184,8 +184,8 @@ def cards(
 def _plain(card: lrajax.Card) -> dict[str, Any]:
     """What of a card depends on the network, ready for JSON: costs and angles, NaN as None.
 
-    What a rule needs does not, and is measured on small networks (docs/api/cards.md): on wide ones
-    float32's rounding moves the small errors of LRA-E as a transpose would.
+    What a rule needs does not, and is measured where that is quick, on small networks
+    (docs/api/cards.md).
     """
     return {name: getattr(card, name) for name in COSTS} | {
         name: records.rounded(getattr(card, name), 2) for name in ANGLES

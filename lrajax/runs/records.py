@@ -257,12 +257,18 @@ def usable(name: str, path: str | pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def check_writable(name: str, folder: str | pathlib.Path) -> None:
-    """Makes the folder, if need be; ValueError that names the flag if nothing can be kept there."""
+def check_writable(name: str, folder: str | pathlib.Path, within: str = "") -> pathlib.Path:
+    """Makes the folder, and one within it; ValueError that names the flag if it cannot keep files.
+
+    Returns:
+      Where files can be kept.
+    """
+    kept = pathlib.Path(folder, within)
     with usable(name, folder):
-        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=kept) as file:
             file.write(b"0")
+    return kept
 
 
 def read_json(path: pathlib.Path) -> Any:
