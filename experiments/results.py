@@ -45,6 +45,7 @@ STATEMENTS = {
     "cauchy": "The local loss: LRA-E, 3 layers on MNIST",
     "widths": "DTP by width: 7 layers on MNIST",
     "settling": "Rules that settle: MNIST",
+    "rec_lra": "rec-LRA at length: 3 layers",
 }
 # Rows of Tables 1 and 2 that the paper does not have.
 CONTROLS = {
@@ -69,6 +70,10 @@ DTP-σ is of the reading "corrupted".
 Equilibrium propagation: its preset, of 3 free and 1 nudged sweep under γ = 0.3; "longer", of 12 and
 4; "strong", the publication's γ = 1, of 50 and 10. Predictive coding of residual layers, in the
 coordinates of errors: its two steps are all but backprop's.
+""",
+    "rec_lra": """\
+The publication (Ororbia et al., AAAI 2023) has 1.82 on MNIST and 11.87 on Fashion-MNIST, of other
+networks and at a length of its own. Settings were chosen on MNIST alone.
 """,
     "robustness": 'DTP-σ is of the reading "corrupted".\n',
     "precision": 'DTP-σ is of the reading "corrupted".\n',

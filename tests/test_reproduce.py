@@ -426,7 +426,7 @@ def test_a_damaged_result_is_named(target, content, what, tmp_path, monkeypatch,
 @pytest.mark.filterwarnings("ignore:steps=")  # of plain predictive coding at depth
 def test_every_cell_has_settings_that_can_be_run_and_a_name_of_its_own():
     import results
-    from paper import beyond, cells
+    from paper import beyond, cells, figures, statements
 
     scale = cells.Scale(seeds=tuple(range(5)))
     for target, make in beyond.ALL_TARGETS.items():
@@ -438,7 +438,8 @@ def test_every_cell_has_settings_that_can_be_run_and_a_name_of_its_own():
     of_table1 = {cell.name: cell.settings for cell in cells.table1(scale)}
     shown = {cell.target: cell.settings for cell in cells.table3(scale) if cell.target != "table3"}
     assert shown["table1"] == of_table1["lra_e-3"]
-    assert results.TITLES.keys() == beyond.TARGETS.keys()
+    titled = results.TITLES.keys() | results.STATEMENTS.keys()
+    assert {*beyond.TARGETS, *statements.TARGETS} - {*figures.FIGURES} == titled
 
 
 def test_the_table_holds_from_a_depth_on_and_for_its_optimiser_and_set():

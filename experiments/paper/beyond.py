@@ -29,6 +29,14 @@ DEEP_OTHERS = {
     "sign_symmetric": {"lr": 0.0003, **ORTHOGONAL},
     "predictive_coding": {"w_init": "orthogonal"},
 }
+# rec-LRA at length: chosen on MNIST's validation images (docs/evidence/rules.md).
+REC_LRA = {
+    **FALLING,
+    "weight_decay": 0.03,
+    "w_init": "orthogonal",
+    "e_init": "orthogonal:0.1",
+    "gamma": 0.5,
+}
 
 UNITS_LRA_E = {"opt": "adam", "lr": 0.001, "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
@@ -67,6 +75,13 @@ def rules(scale: Scale) -> Iterator[Cell]:
         for algo in ("kolen_pollack", "sign_symmetric", "predictive_coding", "rec_lra"):
             flags = {"algo": algo, "dataset": "mnist", "hidden_layers": layers, "epochs": 10}
             yield scale.cell("rules", f"{algo}-{layers}", seeds=3, **flags)
+
+
+def rec_lra(scale: Scale) -> Iterator[Cell]:
+    """rec-LRA at length on both of its publication's sets of grey images, 3 layers."""
+    for dataset in ("mnist", "fashion_mnist"):
+        flags = {"algo": "rec_lra", "dataset": dataset, "hidden_layers": 3, "epochs": 30}
+        yield scale.cell("rec_lra", dataset, **flags, **REC_LRA)
 
 
 def networks(scale: Scale) -> Iterator[Cell]:
@@ -146,6 +161,7 @@ def precision(scale: Scale) -> Iterator[Cell]:
 TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
     "depth": depth,
     "rules": rules,
+    "rec_lra": rec_lra,
     "networks": networks,
     "activations": activations,
     "robustness": robustness,
