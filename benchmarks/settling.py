@@ -15,6 +15,7 @@ from report import Bound, Options, Section, Table, at_most
 from workload import BASELINE, DEPTHS
 
 import lrajax
+from lrajax.runs import presets
 
 TOLERANCE, MOST = 1e-4, 400
 # How both rules settle: the publications' way, and the library's others.
@@ -24,15 +25,7 @@ MODES: dict[str, dict[str, Any]] = {
     "sequential, ε = 1": {"order": "sequential", "step_size": 1.0},
 }
 FEEDBACKS = (1.0, 0.3)
-# Training steps: the defaults, and layers in turn under weak feedback (`--target=settling`).
-IN_TURN = {
-    "order": "sequential",
-    "feedback": 0.3,
-    "step_size": 1.0,
-    "nudge": "centred",
-    "free_steps": 3,
-    "nudged_steps": 1,
-}
+PRESET = "the preset's"
 LIMITS = {3: 5.0, 5: 5.5, 8: 6.0}
 NOTE = (
     "Random inputs and labels, batch 50, β = 0.5, W as the rules draw it by default. Products are "
@@ -41,7 +34,10 @@ NOTE = (
     "where a sweep is a pass up and one down. "
     f"'{MOST}' sweeps had not settled."
 )
-STEP_NOTE = "A whole training step under SGD, `over jax.grad` within each round."
+STEP_NOTE = (
+    "A whole training step of equilibrium propagation under SGD, as its factory settles by default "
+    "and as `train.py` does (`lrajax/runs/presets.py`), `over jax.grad` within each round."
+)
 
 
 def measure(options: Options) -> Section:
@@ -104,10 +100,11 @@ def of_coding(depth: int) -> Iterator[dict]:
 def step_rows(depth: int, options: Options) -> list[dict]:
     """Times of a training step, interleaved with backprop's."""
     layer_sizes = workload.sizes(depth)
+    preset = presets.resolve("equil_prop", hidden_layers=depth).hyperparameters
     trainers = {
         BASELINE: workload.plain_backprop(layer_sizes),
-        "default": workload.rule("equil_prop", layer_sizes),
-        "in turn": workload.rule("equil_prop", layer_sizes, **IN_TURN),
+        "the factory's": workload.rule("equil_prop", layer_sizes),
+        PRESET: workload.rule("equil_prop", layer_sizes, **preset),
     }
     batches = workload.random_batches(10 if options.quick else 60)
     calls: dict[str, Callable[[], None]] = {
@@ -127,11 +124,9 @@ def step_rows(depth: int, options: Options) -> list[dict]:
 
 
 def bound_of(row: dict) -> Bound | None:
-    """The limit of a step in turn."""
-    if row["settling"] != "in turn":
+    """The limit of the preset's step."""
+    if row["settling"] != PRESET:
         return None
     depth = row["hidden layers"]
-    said = (
-        f"equilibrium propagation's step in turn at {depth} layers ≤ {LIMITS[depth]:g} × jax.grad's"
-    )
+    said = f"equilibrium propagation's step at {depth} layers ≤ {LIMITS[depth]:g} × jax.grad's"
     return at_most(said, row["over jax.grad"], LIMITS[depth])

@@ -31,7 +31,7 @@ def run(*flags):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    only = "steps,authors,equil_prop,roofline"
+    only = "steps,authors,equil_prop,settling,roofline"
     done = run("--quick", f"--only={only}", f"--out={folder}")
     assert done.returncode == 0, done.stderr
     return folder
@@ -85,9 +85,29 @@ def test_roofline_has_the_products_of_the_step(found):
     assert all(row["products"] == 11 for row in rows)
 
 
+def test_settling_counts_two_products_a_pair_of_layers_and_sweep(found):
+    tables = found["sections"]["settling"]["tables"]
+    rows = {(row["rule"], row["sweep"]): row for row in tables["settling"]}
+    assert len(rows) == len(tables["settling"]) == 2 * 3 + 4
+    for row in rows.values():
+        sweeps = (row["sweeps, free"] or 0) + row["sweeps, nudged"]
+        assert row["products"] == 2 * row["hidden layers"] * sweeps
+    # Layers in turn have their neighbours' newest states.
+    synchronous, sequential = (
+        rows["EP, γ = 0.3", sweep]["products"]
+        for sweep in ("synchronous, ε = 0.5", "sequential, ε = 1")
+    )
+    assert sequential < synchronous / 2
+    assert [row["settling"] for row in tables["step"]] == [
+        "jax.grad",
+        "the factory's",
+        "the preset's",
+    ]
+
+
 def test_bounds_say_what_was_measured(found):
     bounds = [bound for section in found["sections"].values() for bound in section["bounds"]]
-    assert len(bounds) == 6
+    assert len(bounds) == 7
     assert all(set(bound) == {"bound", "measured", "met"} for bound in bounds)
 
 
