@@ -54,7 +54,9 @@ CELLS = flags.DEFINE_list(
 SEEDS = flags.DEFINE_integer(
     "seeds", None, "seeds of every cell; default: 5, or 1 with --quick", flag_values=FLAGS
 )
-DATA_DIR = commandline.define_path("data_dir", None, "folder with mnist/ and fashion_mnist/", FLAGS)
+DATA_DIR = commandline.define_path(
+    "data_dir", None, "folder with mnist/, fashion_mnist/ and cifar-10-batches-bin/", FLAGS
+)
 OUT_DIR = commandline.define_path(
     "out_dir", None, "folder for the results; default: results, or results-quick", FLAGS
 )

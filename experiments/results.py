@@ -36,6 +36,7 @@ TITLES = {
     "depth": "Depth: MLPs of width 256 on MNIST",
     "rules": "More rules: MLPs of width 256 on MNIST",
     "networks": "Other networks: Fashion-MNIST",
+    "cifar10": "CIFAR-10 in six epochs",
     "activations": "Hidden units that are on or off, or compete: Fashion-MNIST",
     "robustness": "Error in % under attack, by size: 3 layers, 2,000 test images of Fashion-MNIST",
     "precision": "Products of bfloat16 operands: 3 layers on MNIST",

@@ -37,6 +37,16 @@ REC_LRA = {
     "e_init": "orthogonal:0.1",
     "gamma": 0.5,
 }
+# E starts small and decays as W does, so that it comes to Wᵀ (docs/evidence/layers.md).
+CIFAR10_LRA_E = {
+    "derivative": False,
+    "beta": 0.01,
+    "weight_decay": 0.3,
+    "w_init": "glorot",
+    "e_init": "glorot:0.1",
+}
+# λ of four from 0.001 to 0.008, with 10,000 images for training; decay, γ and V2 change little.
+CIFAR10_REC_LRA = {"lr": 0.002, "weight_decay": 0.3, "w_init": "glorot", "e_init": "glorot:0.1"}
 
 UNITS_LRA_E = {"opt": "adam", "lr": 0.001, "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
@@ -109,6 +119,22 @@ def networks(scale: Scale) -> Iterator[Cell]:
         yield cell(f"lra_e-resmlp-{layers}", "lra_e", **changes)
 
 
+def cifar10(scale: Scale) -> Iterator[Cell]:
+    """Six epochs of convolutional networks on CIFAR-10."""
+    common = {"dataset": "cifar10", "width": 32, "activation": "relu", "epochs": 6, **FALLING}
+    flipped = {"augment": ("flip",), **common}
+    for name, algo, flags in (
+        ("backprop", "backprop", common),
+        ("backprop-flip", "backprop", flipped),
+        ("lra_e", "lra_e", {**CIFAR10_LRA_E, **flipped}),
+    ):
+        yield scale.cell(
+            "cifar10", name, probe=probes.ALIGNMENT, algo=algo, network="vgg5", **flags
+        )
+    residual = {**flipped, "network": "resnet_small", **CIFAR10_REC_LRA}
+    yield scale.cell("cifar10", "rec_lra", probe=probes.ALIGNMENT, algo="rec_lra", **residual)
+
+
 def activations(scale: Scale) -> Iterator[Cell]:
     """Hidden units that are on or off, or compete, on Fashion-MNIST.
 
@@ -163,6 +189,7 @@ TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
     "rules": rules,
     "rec_lra": rec_lra,
     "networks": networks,
+    "cifar10": cifar10,
     "activations": activations,
     "robustness": robustness,
     "precision": precision,

@@ -74,10 +74,15 @@ class Cell:
     @property
     def command(self) -> str:
         """The command that trains the cell's seeds, in one program."""
-        words = [f"--{name}={value}" for name, value in self.flags.items()]
+        words = [f"--{name}={spelled(value)}" for name, value in self.flags.items()]
         seeds = len(self.settings.seeds)
         words += [f"--num_seeds={seeds}"] * (seeds > 1)
         return " ".join(("python experiments/train.py", *words, "--data_dir=FOLDER"))
+
+
+def spelled(value: Any) -> str:
+    """A flag's value as the command line has it."""
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 @dataclasses.dataclass(frozen=True)
