@@ -72,9 +72,14 @@ def main() -> None:
             except InUseError:
                 tqdm.write(f"{task}/{algo} is left to the process that has it")
             jax.clear_caches()  # a long comparison would keep all programs in memory
-        page = leaderboard.page(comparison.standings(root))
+        standings = comparison.standings(root)
+        if not standings:  # an empty page would take the place of a full one
+            raise ValueError(
+                f"out_dir={OUT_DIR.value} holds no finished entry: name a folder that does, or "
+                "make entries with --task"
+            )
         with usable("out", OUT.value):
-            pathlib.Path(OUT.value).write_text(page, encoding="utf-8")
+            pathlib.Path(OUT.value).write_text(leaderboard.page(standings), encoding="utf-8")
     except ValueError as error:
         commandline.fail(error, FLAGS)
     print(f"written: {OUT.value}")

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import commands
 import numpy as np
 import pytest
 
@@ -184,6 +185,15 @@ def test_damaged_final_runs_are_named(tmp_path, content, what):
 def test_the_committed_page_is_current():
     page = leaderboard.page(comparison.standings(TOP / "leaderboard"))
     assert (TOP / "LEADERBOARD.md").read_text() == page
+
+
+def test_a_page_of_no_entries_does_not_take_the_place_of_another(tmp_path):
+    page = tmp_path / "LEADERBOARD.md"
+    page.write_text("of before")
+    ended = commands.run("leaderboard.py", f"--out_dir={tmp_path}", f"--out={page}")
+    assert (ended.returncode, page.read_text()) == (2, "of before")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"leaderboard.py: --out_dir={tmp_path} holds no finished entry: name a")
 
 
 def test_a_rule_that_cannot_decay_is_refused_before_the_search(root, monkeypatch):
