@@ -40,6 +40,15 @@ def on_page_markdown(markdown, page, **_):
     return re.sub(r"^\$\$\n(.*?)\n\$\$$", _math, markdown, flags=re.DOTALL | re.MULTILINE)
 
 
+def on_page_content(html, **_):
+    """Called by MkDocs for every page: short flags stay whole, for browsers break behind dashes."""
+    return re.sub(r"<code>.*?</code>", _whole_flags, html, flags=re.DOTALL)
+
+
+def _whole_flags(code):
+    return re.sub(r"(?<![\w-])--\w{1,30}\b", r'<span class="flag">\g<0></span>', code[0])
+
+
 def _math(match):
     latex, *number = re.split(r"\\tag\{(\d+)\}", match[1])
     # Each part by itself, for no browser breaks an equation into lines.

@@ -18,9 +18,10 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from lrajax.runs.page.measures import Measures
 from lrajax.runs.tables import Row
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+# Okabe and Ito's colours, which the colour-blind can tell apart; not their yellow, which fades on
+# white paper.
 INK = "#222222"  # text and axes, and a line: the page puts its own colour in its place
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK, "#F0E442"]
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK]
 DASHES = ("-", "--", ":", "-.")
 STYLE: Any = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
