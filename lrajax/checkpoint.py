@@ -29,6 +29,7 @@ import numpy as np
 from lrajax.base import PyTree
 
 MAGIC = b"lrajax checkpoint\n"
+ZIP = b"PK"  # with which .npz archives begin
 VERSION = 2
 READABLE = (1, 2)  # the first did not say which generator its keys were of
 
@@ -124,13 +125,17 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
 
     Raises:
       DamagedError: it is not what was written.
-      CheckpointError: it is of another format version, or does not fit `like`.
+      CheckpointError: it is no checkpoint, of another format version, or does not fit `like`.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise DamagedError(f"{path} cannot be read ({error.strerror})") from error
     content = data[_DIGEST.stop :]
+    if data.startswith(ZIP):
+        raise CheckpointError(
+            f"{path} is a NumPy archive, no checkpoint: lrajax.runs.load reads a run's parameters"
+        )
     if not data.startswith(MAGIC) or hashlib.sha256(content).digest() != data[_DIGEST]:
         raise DamagedError(f"{path} is damaged")
     (version,) = struct.unpack("<I", content[:4])

@@ -1,5 +1,6 @@
 """Runs read back: rows of data, and networks that predict what was reported."""
 
+import importlib.metadata
 import json
 import shutil
 
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lrajax import data, runs
+from lrajax import checkpoint, data, runs
+from lrajax.runs import records
 from lrajax.runs.commands import train
 
 
@@ -110,3 +112,25 @@ def test_config_says_where_a_run_comes_from(folder):
     assert config["command"].startswith("train.py --algo=dtp --lr=0.001,0.0003 --num_seeds=2")
     assert config["command"].endswith(f"'--out_dir={folder}/a b/sweep'")
     assert (config["image_shape"], config["num_classes"]) == ([8, 8], 10)
+
+
+def test_a_package_installed_from_a_repository_knows_its_commit(tmp_path, monkeypatch):
+    about = tmp_path / "lrajax-1.0.dist-info"
+    about.mkdir()
+    (about / "direct_url.json").write_text('{"vcs_info": {"vcs": "git", "commit_id": "abc"}}')
+    installed = importlib.metadata.PathDistribution(about)
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: installed)
+    runs_from = [
+        tmp_path / "lrajax" / "records.py",
+        tmp_path / "checkout" / "lrajax" / "records.py",
+    ]
+    assert [records._installed_commit(path) for path in runs_from] == ["abc", None]
+
+
+def test_parameters_of_a_run_are_no_damaged_checkpoint(folder):
+    path = folder / "a b" / "sweep" / "best_params.npz"
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"no checkpoint: lrajax.runs.load reads"
+    ) as caught:
+        checkpoint.load(path, {})
+    assert not isinstance(caught.value, checkpoint.DamagedError)

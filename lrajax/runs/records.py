@@ -55,7 +55,10 @@ def versions() -> dict[str, Any]:
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the checkout that runs, with a plus if files of it have changed; else None."""
+    """The commit of the checkout that runs, with a plus if files of it have changed.
+
+    Else the one that pip installed from a repository, or None.
+    """
     here = pathlib.Path(__file__)
 
     def git(*words: str) -> str:
@@ -67,7 +70,19 @@ def commit() -> str | None:
         git("ls-files", "--error-unmatch", here.name)  # an environment may lie in another checkout
         return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "-uno"))
     except (OSError, subprocess.CalledProcessError):
+        return _installed_commit(here)
+
+
+def _installed_commit(here: pathlib.Path) -> str | None:
+    """The commit that a package was installed from, if it is the one that runs; else None."""
+    try:
+        installed = importlib.metadata.distribution("lrajax")
+    except importlib.metadata.PackageNotFoundError:
         return None
+    if pathlib.Path(str(installed.locate_file("lrajax"))) not in here.parents:
+        return None
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    return origin.get("vcs_info", {}).get("commit_id")
 
 
 def epoch_line(epoch: Epoch) -> dict[str, Any]:
