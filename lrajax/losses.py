@@ -15,6 +15,8 @@ from jaxtyping import Array
 from lrajax.base import Loss
 from lrajax.layers.activations import identity
 
+__all__ = ["LOCAL_LOSSES", "bernoulli", "categorical", "cauchy", "gaussian", "half_squared"]
+
 Unit = Callable[[Array, Array], Array]
 
 
@@ -40,41 +42,43 @@ def _loss(value: Unit, error: Unit, **about: Any) -> Loss:
     return Loss(in_dtype_of_z(value), in_dtype_of_z(error), **about)
 
 
-# Equation 2, without the factor 1/2 that the paper's loss has and its error unit has not.
-# With a softmax, -y/z becomes z - y with respect to the pre-activity, which is what rules use.
 categorical = _loss(
     value=lambda y, z: _per_example(-y * _log(z)),
     error=lambda y, z: -y / _above_zero(z),
     link=jax.nn.softmax,
     fits=lambda z: bool((z >= 0).all() and np.allclose(z.sum(axis=-1), 1, atol=0.1)),
 )
+"""Equation 2, without the factor 1/2 that the paper's loss has and its error unit has not.
 
-# Its canonical link is the sigmoid: outputs, such as pixels, that are each on or off.
+With a softmax, -y/z becomes z - y with respect to the pre-activity, which is what rules use.
+"""
+
 bernoulli = _loss(
     value=lambda y, z: _per_example(-y * _log(z) - (1 - y) * _log(1 - z)),
     error=lambda y, z: (1 - y) / _above_zero(1 - z) - y / _above_zero(z),
     link=jax.nn.sigmoid,
     fits=lambda z: bool((z >= 0).all() and (z <= 1).all()),
 )
+"""Of outputs, such as pixels, that are each on or off; its canonical link is the sigmoid."""
 
-# Equation 3 with the paper's fixed variance, sigma^2 = 1/2.
 gaussian = _loss(
     value=lambda y, z: _per_example((y - z) ** 2),
     error=lambda y, z: -2 * (y - z),
 )
+"""Equation 3 with the paper's fixed variance, sigma^2 = 1/2."""
 
-# Equation 4.
 cauchy = _loss(
     value=lambda y, z: _per_example(jnp.log1p((y - z) ** 2)),
     error=lambda y, z: -2 * (y - z) / (1 + (y - z) ** 2),
 )
+"""Equation 4."""
 
-# The cost of equilibrium propagation (Scellier and Bengio 2017).
 half_squared = _loss(
     value=lambda y, z: _per_example((y - z) ** 2) / 2,
     error=lambda y, z: z - y,
     link=identity,
 )
+"""The cost of equilibrium propagation (Scellier and Bengio 2017)."""
 
 LOCAL_LOSSES = {"gaussian": gaussian, "cauchy": cauchy}
 """What LRA-E compares an activity with its target by, by name."""
