@@ -4,16 +4,20 @@ import errno
 import json
 import os
 
+import chex
+import jax
+import numpy as np
 import pytest
 from tqdm import tqdm
 
 import lrajax
 from lrajax import data, training
-from lrajax.runs import tuning
+from lrajax.runs import presets, tuning
 from lrajax.runs.commands import train_flags
 
 FIELDS = {"dataset": "digits", "hidden_layers": 1, "width": 8, "epochs": 4}
 TRIALS = 12  # a generation, and a part of one
+ONE = 100 / 150 + 1e-3  # validation example, in %: rounding may turn an answer
 
 
 def search(folder, **changes):
@@ -56,6 +60,54 @@ def test_the_better_half_goes_on(whole):
         # Of those that went on, what they had shown when it was decided.
         kept = [min(x["valid_error"][:shorter]) for n in longer for x in by_length[n]]
         assert max(kept) <= left
+
+
+def test_trials_in_one_program_are_those_one_by_one():
+    rule, dataset = lrajax.RULES["lra_e"], data.load("digits")
+    program = tuning.Program(presets.resolve("lra_e", weight_decay=0.1, **FIELDS), dataset)
+    lr, e_init = (np.array(values, np.float32) for values in ([0.001, 0.01, 1e38], [0.1, 1, 2]))
+    values = {"lr": lr, "e_init": e_init, "beta": lr + 0.1}
+    assert values.keys() <= {"lr", "weight_decay", *rule.hyperparameters}
+    seeds = np.arange(3, dtype=np.uint32)
+
+    def trained(rows):
+        mine = {name: value[rows] for name, value in values.items()}
+        runs = program.start(seeds[rows], mine)
+        curve = []
+        for _ in range(2):
+            runs, errors = program.epoch(runs, mine)
+            curve.append(errors)
+        return runs.state.params, np.transpose(curve)
+
+    together, curves = trained(slice(0, 3))
+    assert curves[2].tolist() == [100, 100]  # it diverges, and leaves the others alone
+    for row in range(2):
+        alone, curve = trained(slice(row, row + 1))
+        mine = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], together)
+        chex.assert_trees_all_close(mine, alone, rtol=1e-3, atol=1e-5)
+        assert curves[row] == pytest.approx(curve[0], abs=ONE)
+
+
+def test_an_accelerator_trains_a_generation_in_a_program_an_optimiser(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    sizes, train = [], tuning.Batch.train
+    monkeypatch.setattr(
+        tuning.Batch,
+        "train",
+        lambda batch, epochs: sizes.append(len(batch._candidates)) or train(batch, epochs),
+    )
+    one = search(tmp_path)
+    next(one.generations(TRIALS))
+    one.close()
+    for mine, theirs in zip(lines(tmp_path), lines(whole[0]), strict=False):
+        errors = mine.pop("valid_error"), theirs.pop("valid_error")
+        assert mine == theirs
+        shared = min(map(len, errors))
+        assert errors[0][:shared] == pytest.approx(errors[1][:shared], abs=ONE)
+    opts = {line["opt"] for line in lines(tmp_path)}
+    assert len(opts) == 2
+    assert sum(sizes[:2]) == tuning.GENERATION
+    assert sum(sizes) == 8 + 4 + 2
 
 
 def test_a_search_that_was_cut_off_goes_on_as_it_would_have(whole, tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """`Experiment`: one epoch of all runs, seeds times swept values, compiled into one program."""
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +55,22 @@ class Epoch:
     culprits: list[str | None]
     seconds: float
     examples_per_second: float
+
+
+def over_runs(function: Callable, runs: Any, values: Any, examples: Any) -> Any:
+    """`function(run, values, examples)` of every run, side by side in one program.
+
+    Args:
+      function: of one run.
+      runs: their states, or seeds, with a leading axis.
+      values: what is traced of their settings, with the same axis.
+      examples: the same for all.
+    """
+    if len(jax.tree.leaves(runs)[0]) > 1:
+        return jax.vmap(function, in_axes=(0, 0, None))(runs, values, examples)
+    # A single run is not mapped: XLA's batched products are slower on CPUs, even of one.
+    run, value = jax.tree.map(lambda leaf: leaf[0], (runs, values))
+    return jax.tree.map(lambda leaf: leaf[None], function(run, value, examples))
 
 
 class Experiment:
@@ -166,14 +181,6 @@ class Experiment:
         """The runs before their first epoch."""
         return self._start(self.seeds, self.values)
 
-    def _over_runs(self, function: Callable, runs: Any, examples: Any) -> Any:
-        """`function(run, values, examples)` of every run, side by side in one program."""
-        if len(self.seeds) > 1:
-            return jax.vmap(function, in_axes=(0, 0, None))(runs, self.values, examples)
-        # A single run is not mapped: XLA's batched products are slower on CPUs, even of one.
-        run, values = jax.tree.map(lambda leaf: leaf[0], (runs, self.values))
-        return jax.tree.map(lambda leaf: leaf[None], function(run, values, examples))
-
     def resume(self, done: int, run: training.Run | None) -> tuple[int, training.Run]:
         """Brings a run that the first process has read from its disk to all devices.
 
@@ -199,7 +206,7 @@ class Experiment:
         """Trains from `run`, `done` epochs old (default: the start), yielding after each epoch."""
         run = self.start() if run is None else run
         compiled = self.compile(
-            functools.partial(self._over_runs, self.epoch),
+            lambda run, sets: over_runs(self.epoch, run, self.values, sets),
             donate_argnums=0,
             out_shardings=(self.placement.runs, self.placement.replicated),
         )
@@ -243,8 +250,10 @@ class Experiment:
             algo, _ = self.make(values)
             return training.evaluate(algo, params, examples, **self.scale).error
 
-        over_runs = functools.partial(self._over_runs, evaluate)
-        compiled = self.compile(over_runs, out_shardings=self.placement.replicated)
+        compiled = self.compile(
+            lambda params, train: over_runs(evaluate, params, self.values, train),
+            out_shardings=self.placement.replicated,
+        )
         return np.asarray(compiled(params, self.sets.train))
 
     def on_host(self, tree: Any) -> Any:

@@ -1,19 +1,22 @@
 """Search for the settings of a rule on a task, by the protocol of docs/protocol.md.
 
-Optuna asks for a generation of trials; one compiled program a rule and optimiser trains each of
-them, for the numbers are its arguments; the better half goes on at every rung of epochs. What a
-generation is asked depends on the seed and on the trials that have ended, so that a search that was
-killed, and goes on, asks what it would have asked.
+Optuna asks for a generation of trials; one compiled program a rule and optimiser trains them, for
+the numbers are its arguments: each by itself on a CPU's cores, all at once on an accelerator. The
+better half goes on at every rung of epochs. What a generation is asked depends on the seed and on
+the trials that have ended, so that a search that was killed, and goes on, asks what it would have
+asked.
 """
 
+import functools
 import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optuna
 from optuna.storages.journal import JournalFileBackend
@@ -22,7 +25,7 @@ import lrajax
 from lrajax import checkpoint, initializers, training
 from lrajax.data import Dataset
 from lrajax.runs import named, presets, records
-from lrajax.runs.experiment import Experiment
+from lrajax.runs.experiment import Experiment, over_runs
 from lrajax.runs.folder import lock
 from lrajax.runs.settings import Settings
 
@@ -94,7 +97,10 @@ def suggest(trial: optuna.trial.Trial, rule: lrajax.Rule) -> tuple[str, dict[str
 
 
 class Program:
-    """The runs of a rule under an optimiser on a task: compiled once, the numbers its arguments."""
+    """The runs of a rule under an optimiser on a task: compiled once, the numbers its arguments.
+
+    Runs, seeds, values and errors have a leading axis over the trials that train together.
+    """
 
     def __init__(self, settings: Settings, dataset: Dataset):
         """Compiles nothing yet."""
@@ -102,27 +108,31 @@ class Program:
         self._sets = experiment.sets
         # On one layout, or the second epoch of a run would be compiled anew.
         here = experiment.placement.replicated
-        self._start = experiment.compile(
-            lambda seed, values: experiment.init(seed, _schemes(values)), out_shardings=here
-        )
+
+        def start(seed, values, _):
+            return experiment.init(seed, _schemes(values))
+
+        def epoch(run, values, sets):
+            return experiment.epoch(run, _schemes(values), sets)
+
+        self._start = experiment.compile(functools.partial(over_runs, start), out_shardings=here)
         self._epoch = experiment.compile(
-            lambda run, values, sets: experiment.epoch(run, _schemes(values), sets),
-            donate_argnums=0,
-            out_shardings=here,
+            functools.partial(over_runs, epoch), donate_argnums=0, out_shardings=here
+        )
+        self.take = experiment.compile(  # some of the runs
+            lambda runs, rows: jax.tree.map(lambda leaf: leaf[rows], runs), out_shardings=here
         )
 
-    def start(self, seed: int, values: Mapping[str, float]) -> training.Run:
-        """A run before its first epoch."""
-        return self._start(np.uint32(seed), _float32(values))
+    def start(self, seeds: np.ndarray, values: Mapping[str, np.ndarray]) -> training.Run:
+        """Runs before their first epoch."""
+        return self._start(seeds, values, None)
 
-    def epoch(self, run: training.Run, values: Mapping[str, float]) -> tuple[training.Run, float]:
-        """A run after one more epoch, and its validation error; 100 once it has diverged."""
-        run, (metrics, diverged_at, _) = self._epoch(run, _float32(values), self._sets)
-        return run, 100.0 if diverged_at else float(metrics.valid.error)
-
-
-def _float32(values: Mapping[str, float]) -> dict[str, np.float32]:
-    return {name: np.float32(value) for name, value in values.items()}
+    def epoch(
+        self, runs: training.Run, values: Mapping[str, np.ndarray]
+    ) -> tuple[training.Run, list[float]]:
+        """Runs after one more epoch, and their validation errors; 100 once one has diverged."""
+        runs, (metrics, diverged_at, _) = self._epoch(runs, values, self._sets)
+        return runs, np.where(diverged_at, 100.0, metrics.valid.error).tolist()
 
 
 def _schemes(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,22 +173,16 @@ class Candidate:
         self.opt, self.values = suggest(trial, rule)
         self.curve: list[float] = []
         self.seconds = 0.0
-        self.run: training.Run | None = None
 
     @property
     def error(self) -> float:
         """The lowest validation error so far."""
         return min(self.curve)
 
-    def train(self, program: Program, epochs: int) -> None:
-        """Goes on until so many epochs are done, or it diverges."""
-        began = time.perf_counter()
-        run = self.run or program.start(self.index, self.values)
-        while len(self.curve) < epochs and (not self.curve or self.curve[-1] < 100):
-            run, error = program.epoch(run, self.values)
-            self.curve.append(error)
-        self.run = run
-        self.seconds += time.perf_counter() - began
+    @property
+    def diverged(self) -> bool:
+        """Whether its last epoch left a number that is not finite."""
+        return self.curve[-1:] == [100]
 
     def line(self) -> dict[str, Any]:
         """What is kept of it."""
@@ -187,10 +191,55 @@ class Candidate:
             "opt": self.opt,
             **self.values,
             "valid_error": self.curve,
-            "diverged": self.curve[-1] == 100,
+            "diverged": self.diverged,
             "seconds": round(self.seconds, 2),
             "protocol": PROTOCOL,
         }
+
+
+class Batch:
+    """Trials that train in one program."""
+
+    def __init__(self, program: Program, candidates: Sequence[Candidate]):
+        """Trains nothing yet."""
+        self._program, self._candidates = program, candidates
+        self._runs: training.Run | None = None
+
+    def keep(self, candidates: Collection[Candidate]) -> bool:
+        """Lets go of all but these; whether any are left."""
+        rows = [row for row, mine in enumerate(self._candidates) if mine in candidates]
+        if 0 < len(rows) < len(self._candidates):
+            self._runs = self._program.take(self._runs, np.array(_filled(rows)))
+        self._candidates = [self._candidates[row] for row in rows]
+        return bool(rows)
+
+    def train(self, epochs: int) -> None:
+        """Goes on until so many epochs are done, or all have diverged."""
+        began = time.perf_counter()
+        lanes = _filled(self._candidates)
+        values = {
+            name: np.array([candidate.values[name] for candidate in lanes], np.float32)
+            for name in lanes[0].values
+        }
+        if self._runs is None:
+            seeds = np.array([candidate.index for candidate in lanes], np.uint32)
+            self._runs = self._program.start(seeds, values)
+        for _ in range(len(lanes[0].curve), epochs):
+            self._runs, errors = self._program.epoch(self._runs, values)
+            for candidate, error in zip(self._candidates, errors, strict=False):
+                if not candidate.diverged:
+                    candidate.curve.append(error)
+            if all(candidate.diverged for candidate in self._candidates):
+                break
+        seconds = (time.perf_counter() - began) / len(self._candidates)
+        for candidate in self._candidates:
+            candidate.seconds += seconds
+
+
+def _filled(items: Sequence[Any]) -> list[Any]:
+    """The items, the last of them again up to a power of two: few sizes are compiled."""
+    size = 1 << (len(items) - 1).bit_length()
+    return [*items, *[items[-1]] * (size - len(items))]
 
 
 class Search:
@@ -297,17 +346,24 @@ class Search:
 
     def _train(self, candidates: list[Candidate]) -> None:
         """Trains a generation, half of it further and further."""
-        alive = candidates
+        alive, batches = candidates, self._batches(candidates)
         for fraction in FRACTIONS:
-            rung = max(1, self.epochs // fraction)
-            jobs = [(self.programs[candidate.opt], rung) for candidate in alive]
+            finite = [candidate for candidate in alive if not candidate.diverged]
+            batches = [batch for batch in batches if batch.keep(finite)]
+            train = functools.partial(Batch.train, epochs=max(1, self.epochs // fraction))
             with ThreadPoolExecutor(self.workers) as pool:
-                list(pool.map(Candidate.train, alive, *zip(*jobs, strict=True)))
-            ranked = sorted(alive, key=lambda c: (c.error, c.index))
-            alive = ranked[: (len(ranked) + 1) // 2] if fraction > 1 else alive
+                list(pool.map(train, batches))
+            alive = sorted(alive, key=lambda c: (c.error, c.index))[: (len(alive) + 1) // 2]
         lines = {str(candidate.trial.number): candidate.line() for candidate in candidates}
         self.study.set_user_attr("generation", lines)  # one write: all survives, or nothing
         self._settle(lines)
+
+    def _batches(self, candidates: Sequence[Candidate]) -> list[Batch]:
+        """What trains in one program: a trial on a CPU, whose products gain nothing, else all."""
+        if jax.default_backend() == "cpu":
+            return [Batch(self.programs[one.opt], [one]) for one in candidates]
+        by_opt = {opt: [one for one in candidates if one.opt == opt] for opt in self.programs}
+        return [Batch(self.programs[opt], of) for opt, of in by_opt.items() if of]
 
     def _settle(self, lines: Mapping[str, dict[str, Any]]) -> None:
         """Tells the study what a generation's trials have come to, as far as it does not know."""
