@@ -30,6 +30,13 @@ def lines(folder):
     return [{name: v for name, v in line.items() if name != "seconds"} for line in every]
 
 
+def settings_of(*words):
+    """What `train.py` makes of these words."""
+    values = train_flags.define()
+    values(["train.py", *words])
+    return train_flags.settings(values)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
@@ -171,9 +178,8 @@ def test_what_no_search_can_be_kept_in_is_named(storage, journal, words, tmp_pat
 
 def test_train_takes_the_preset_and_other_flags_before_it(whole):
     path = whole[0] / "preset.json"
-    values = train_flags.define()
-    values(["train.py", "--algo=lra_e", f"--preset={path}", "--beta=0.5", "--epochs=2"])
-    settings, chosen = train_flags.settings(values), json.loads(path.read_text())["settings"]
+    settings = settings_of("--algo=lra_e", f"--preset={path}", "--beta=0.5", "--epochs=2")
+    chosen = json.loads(path.read_text())["settings"]
     assert (settings.lr, settings.opt) == (chosen["lr"], chosen["opt"])
     assert settings.weight_decay == chosen["weight_decay"]
     assert settings.hyperparameters["gamma"] == chosen["gamma"]
@@ -183,33 +189,52 @@ def test_train_takes_the_preset_and_other_flags_before_it(whole):
     assert json.loads(path.read_text())["valid_error"] == pytest.approx(best)
 
 
+def test_a_preset_outlives_a_change_of_the_table(whole, tmp_path, monkeypatch):
+    path, old = whole[0] / "preset.json", tmp_path / "old.json"
+    chosen = json.loads(path.read_text())["settings"]
+    before = settings_of("--algo=lra_e", f"--preset={path}")
+    assert (before.width, before.epochs, before.dataset) == (8, 4, "digits")
+    # What presets had before they held everything.
+    few = {"algo": "lra_e", **{name: chosen[name] for name in ("opt", "lr", "gamma", "w_init")}}
+    old.write_text(json.dumps({"settings": few}))
+    changed = {"activation": "relu", "batch_size": 20, "epochs": 3, "reduction": "mean"}
+    monkeypatch.setitem(presets.TABLE, presets.Case("lra_e", opt=before.opt), changed)
+    assert settings_of("--algo=lra_e", f"--preset={path}") == before
+    after = settings_of("--algo=lra_e", f"--preset={old}")
+    assert (after.lr, after.hyperparameters["gamma"]) == (chosen["lr"], chosen["gamma"])
+    assert (after.epochs, after.activation, after.width) == (3, "relu", 256)
+
+
+def test_another_network_has_its_own_sizes(whole):
+    path = whole[0] / "preset.json"
+    settings = settings_of("--algo=lra_e", f"--preset={path}", "--network=lenet")
+    assert (settings.hidden_layers, settings.width, settings.batch_size) == (None, 6, 50)
+
+
 def test_a_preset_of_another_rule_or_none_is_refused(whole, tmp_path):
     for words, message in (
         (["--algo=dfa", f"--preset={whole[0] / 'preset.json'}"], "preset=.* is of lra_e: write"),
         ([f"--preset={tmp_path / 'none'}"], "preset=.*none is no preset of lrajax tune"),
     ):
-        values = train_flags.define()
-        values(["train.py", *words])
         with pytest.raises(ValueError, match=message):
-            train_flags.settings(values)
+            settings_of(*words)
 
 
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
         ({"seeds": [3]}, "no search chooses seeds: drop it"),
-        ({"epochs": 1.5}, "no search chooses epochs: drop it"),
-        ({"lr": "x"}, "lr='x' must be a number"),
-        ({"weight_decay": None}, "weight_decay=None must be a number"),
+        ({"epochs": 1.5}, "--epochs cannot be 1.5: drop it"),
+        ({"beta": 0.1, "mix": [1.0]}, "no search chooses mix: drop it"),
+        ({"lr": "x"}, "--lr cannot be x: drop it"),
+        ({"weight_decay": None}, "--weight_decay cannot be None: drop it"),
     ],
 )
 def test_what_no_search_chooses_is_refused(chosen, message, tmp_path):
     path = tmp_path / "preset.json"
     path.write_text(json.dumps({"settings": {"algo": "lra_e", **chosen}}))
-    values = train_flags.define()
-    values(["train.py", f"--preset={path}"])
     with pytest.raises(ValueError, match=f"^preset={path}: {message}$"):
-        train_flags.settings(values)
+        settings_of(f"--preset={path}")
 
 
 def test_every_range_holds_the_default():

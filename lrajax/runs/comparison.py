@@ -107,7 +107,7 @@ def enter(
         with tqdm(initial=done, total=trials, unit="trial", desc=algo, leave=False) as bar:
             search.follow(bar, trials)
         chosen = search.preset()
-        settings = presets.resolve(**{**fields, **chosen["settings"]})
+        settings = presets.resolve(**chosen["settings"])
         runs = list(final_runs(settings, tuning.TASKS[task].final_seeds, folder, load))
         entry = {
             "rule": algo,

@@ -7,6 +7,7 @@ the trials that have ended, so that a search that was killed, and goes on, asks 
 asked.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -271,6 +272,7 @@ class Search:
           ValueError: settings that cannot be run, or a folder or a storage that cannot be used.
         """
         self.rule, self.folder, self.seed, self.workers = named.rule(algo), folder, seed, workers
+        self.fields = fields
         self.programs, self._lock = {}, None
         for opt in OPTIMIZER_RATES:
             # With a decay, which not every rule of one's own can have.
@@ -387,21 +389,28 @@ class Search:
         records.write_json(self.folder / "preset.json", self.preset())
 
     def preset(self) -> dict[str, Any]:
-        """The settings of lowest validation error, as `train.py --preset` takes them."""
+        """The settings of lowest validation error, as `train.py --preset` takes them.
+
+        All of them, so that a preset stays what it is when the table of presets changes.
+        """
         best = self.study.best_trial.params
         opt = best["opt"]
         names = ("weight_decay", *self.rule.traced)
+        chosen = {
+            "opt": opt,
+            "lr": best[f"lr_{opt}"],
+            "schedule": "cosine",
+            **{name: best[name] for name in names},
+            **{name: f"orthogonal:{best[name]}" for name in GAINS if name in best},
+        }
+        settings = dataclasses.asdict(presets.resolve(self.rule.name, **{**self.fields, **chosen}))
+        hyperparameters = settings.pop("hyperparameters")
+        for of_a_run in ("seeds", "sweep"):
+            del settings[of_a_run]
         return {
             "protocol": PROTOCOL,
             "valid_error": self.study.best_value,
             "trials": len(self.ended),
             "epochs_searched": self.passes,
-            "settings": {
-                "algo": self.rule.name,
-                "opt": opt,
-                "lr": best[f"lr_{opt}"],
-                "schedule": "cosine",
-                **{name: best[name] for name in names},
-                **{name: f"orthogonal:{best[name]}" for name in GAINS if name in best},
-            },
+            "settings": {**settings, **hyperparameters},
         }

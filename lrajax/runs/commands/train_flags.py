@@ -20,7 +20,7 @@ import lrajax
 from lrajax import data
 from lrajax.algorithms import Hyperparameter
 from lrajax.base import Initializer
-from lrajax.checks import between, number
+from lrajax.checks import between
 from lrajax.networks import NETWORKS
 from lrajax.runs import named, presets
 from lrajax.runs.commands import commandline
@@ -84,8 +84,7 @@ def define(algo: str = "") -> flags.FlagValues:
     number("weight_decay", "of W and learned E, times --lr as in AdamW; one number")
     text(
         "dataset",
-        "digits (embedded), a name of --list, FILE.npz or a folder of IDX files",
-        "digits",
+        "digits (embedded), a name of --list, FILE.npz or a folder of IDX files; default: digits",
     )
     path(
         "data_dir",
@@ -160,12 +159,13 @@ def swept(algo: str = "") -> set[str]:
     return {"lr"}.union(*(rule.traced for rule in named.rules(algo)))
 
 
-def read_preset(path: str, algo: str) -> dict[str, Any]:
-    """The settings that a search chose for a rule.
+def read_preset(values: flags.FlagValues) -> dict[str, Any]:
+    """The settings that a search chose for a rule, each as its flag would be read.
 
     Raises:
       ValueError: the file is not such a preset, or of another rule.
     """
+    path, algo = values.preset, values.algo
     try:
         chosen = dict(json.loads(pathlib.Path(path).read_text())["settings"])
         of = chosen.pop("algo")
@@ -175,16 +175,19 @@ def read_preset(path: str, algo: str) -> dict[str, Any]:
         ) from error
     if of != algo:
         raise ValueError(f"preset={path} is of {of}: write --algo={of}")
-    every = {"opt", "lr", "schedule", "weight_decay", *named.rule(algo).hyperparameters}
-    if others := sorted(chosen.keys() - every):
+    types = typing.get_type_hints(Settings)
+    types |= {name: one.type for name, one in named.rule(algo).hyperparameters.items()}
+    if others := sorted(name for name in chosen if name not in types or name not in values):
         raise ValueError(f"preset={path}: no search chooses {others[0]}: drop it")
-    numbers = (swept(algo) | {"weight_decay"}) & chosen.keys()
-    try:
-        chosen |= {name: number(name, chosen[name]) for name in numbers}
-    except ValueError as error:
-        raise ValueError(f"preset={path}: {error}") from error
-    several = swept(algo) & chosen.keys()
-    return {name: (value,) if name in several else value for name, value in chosen.items()}
+    for name, value in chosen.items():
+        if value is None and type(None) in typing.get_args(types[name]):
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        try:
+            chosen[name] = values[name].parser.parse(text)
+        except ValueError as error:
+            raise ValueError(f"preset={path}: --{name} cannot be {text}: drop it") from error
+    return chosen
 
 
 def about(owners: dict[str, Hyperparameter]) -> str:
@@ -211,10 +214,15 @@ def settings(values: flags.FlagValues) -> Settings:
     names = (*(field.name for field in dataclasses.fields(Settings)), *hyperparameters(values.algo))
     given: dict[str, Any] = {name: values[name].value for name in names if name in values}
     given = {name: value for name, value in given.items() if value is not None}
+    if values.preset:
+        chosen = read_preset(values)
+        if values.network not in (None, chosen.get("network")):  # which has sizes of its own
+            chosen = {
+                name: v for name, v in chosen.items() if name not in ("hidden_layers", "width")
+            }
+        given = {**chosen, **given}
     if "augment" in given:
         given["augment"] = tuple(given["augment"])
-    if values.preset:
-        given = {**read_preset(values.preset, values.algo), **given}
     several = {name: value for name, value in given.items() if name in swept(values.algo)}
     made = presets.resolve(
         **{**given, **{name: value[0] for name, value in several.items()}},
