@@ -213,6 +213,41 @@ def test_mapped_convolutions_are_those_one_by_one(axes, channels):
 
 
 @pytest.mark.parametrize(
+    ("sides", "pads"),
+    [
+        ((8, 6), ((1, 1), (1, 1))),
+        ((7, 9), ((1, 1), (1, 1))),
+        ((7, 8), ((0, 0), (0, 0))),
+        ((5, 5), ((2, 0), (0, 1))),
+        ((3, 3), ((0, 0), (0, 0))),
+        ((1, 1), ((1, 1), (1, 1))),
+    ],
+)
+def test_convolutions_in_tiles_and_both_transposes_are_those_of_xla(sides, pads):
+    """Kernels of 3 × 3 with many channels take fewer products, whatever is left over at an edge."""
+    rng = np.random.default_rng(0)
+    channels, features = convolution.MANY, convolution.MANY + 3
+    images = rng.normal(size=(B, *sides, channels)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, channels, features)).astype(np.float32)
+
+    def of_xla(images, kernel):
+        order = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(images, kernel, (1, 1), pads, dimension_numbers=order)
+
+    def in_tiles(images, kernel):
+        return jax.vmap(lambda image: convolution.convolve(image, kernel, pads))(images)
+
+    assert "dot_general" in str(
+        jax.make_jaxpr(convolution._one_run, static_argnums=2)(images, kernel, pads)
+    )
+    expected, transposed = jax.vjp(of_xla, images, kernel)
+    error = rng.normal(size=expected.shape).astype(np.float32)
+    found, own = jax.vjp(in_tiles, images, kernel)
+    for a, b in zip((found, *own(error)), (expected, *transposed(error)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=3e-6 * np.abs(b).max())
+
+
+@pytest.mark.parametrize(
     ("dtype", "expected"), [(np.float32, {"b01f_01io->b01f"}), (jnp.bfloat16, set())]
 )
 def test_convolutions_inside_a_scan_are_those_that_xla_has_a_program_for(dtype, expected):

@@ -12,8 +12,12 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
+from lrajax.layers.minimal_filtering import convolve_tiles, update_of_tiles
+
 # Zeros before and after height and width.
 Pads = tuple[tuple[int, int], tuple[int, int]]
+# Channels and features from which on tiles of 3 × 3 kernels are quicker (docs/evidence/speed.md).
+MANY = 32
 
 
 def convolution_is_quicker(image: Array) -> bool:
@@ -72,6 +76,11 @@ def computed_once(array: Array) -> Array:
 
 def _one_run(images: Array, kernel: Array, pads: Pads) -> Array:
     """[B, H, W, C] with [kh, kw, C, F] to [B, H', W', F]."""
+    if _in_tiles(kernel.shape):
+        height, width = (
+            side + sum(pad) - 2 for side, pad in zip(images.shape[1:3], pads, strict=True)
+        )
+        return convolve_tiles(_padded(images, pads), kernel)[:, :height, :width]
     width = images.shape[2]
     excess = 0
     if images.shape[3] < 4:
@@ -96,9 +105,30 @@ def _one_run(images: Array, kernel: Array, pads: Pads) -> Array:
 
 def _update_of_run(images: Array, error: Array, pads: Pads) -> Array:
     """The images' convolution with the error, examples in the place of channels."""
+    sides = (
+        i + sum(pad) - o + 1
+        for i, o, pad in zip(images.shape[1:3], error.shape[1:3], pads, strict=True)
+    )
+    if _in_tiles((*sides, images.shape[3], error.shape[3])):
+        whole = _padded(computed_once(error), ((0, 0), (0, 0)))
+        return update_of_tiles(_padded(images, pads), whole)
     of_channels = images.transpose(3, 1, 2, 0)  # [C, H, W, B]
     of_features = computed_once(error).transpose(1, 2, 0, 3)  # [H', W', B, F]
     return _one_run(of_channels, of_features, pads).transpose(1, 2, 0, 3)
+
+
+def _in_tiles(kernel_shape: tuple[int, ...]) -> bool:
+    """Whether a kernel [kh, kw, C, F] is of those that are quicker by minimal filtering."""
+    *sides, channels, features = kernel_shape
+    return sides == [3, 3] and min(channels, features) >= MANY
+
+
+def _padded(images: Array, pads: Pads) -> Array:
+    """Images with zeros around them, and with one more row and column where they are odd."""
+    (top, bottom), (left, right) = pads
+    bottom += (images.shape[1] + top + bottom) % 2
+    right += (images.shape[2] + left + right) % 2
+    return jnp.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)))
 
 
 def _transpose_in_images(cotangent, _, others, *, pads, update):
