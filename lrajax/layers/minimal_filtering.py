@@ -20,19 +20,28 @@ Parts = Sequence[Array]
 
 def convolve_tiles(images: Array, kernel: Array) -> Array:
     """[B, 2h + 2, 2w + 2, C] with [3, 3, C, F] to [B, 2h, 2w, F]."""
-    tiles = _twice(_b_transposed, _overlapping, images, (1, 2))
+    count, height, width = len(images), images.shape[1] // 2 - 1, images.shape[2] // 2 - 1
     g = _twice(_g, _each, kernel, (0, 0))
-    y = _twice(_a_transposed, _each, jnp.einsum("ijbhwc,ijcf->ijbhwf", tiles, g), (0, 0))
-    _, _, count, height, width, features = y.shape
-    return y.transpose(2, 3, 0, 4, 1, 5).reshape(count, 2 * height, 2 * width, features)
+    y = _twice(_a_transposed, _each, jnp.einsum("ijtc,ijcf->ijtf", _tiles(images), g), (0, 0))
+    y = y.reshape(2, 2, count, height, width, -1)
+    return y.transpose(2, 3, 0, 4, 1, 5).reshape(count, 2 * height, 2 * width, -1)
 
 
 def update_of_tiles(images: Array, error: Array) -> Array:
     """[B, 2h + 2, 2w + 2, C] and an error [B, 2h, 2w, F] to [3, 3, C, F]."""
-    tiles = _twice(_b_transposed, _overlapping, images, (1, 2))
-    errors = _twice(_a, _halves, error, (1, 2))
-    products = jnp.einsum("ijbhwc,ijbhwf->ijcf", tiles, errors)
+    errors = _of_all(_twice(_a, _halves, error, (1, 2)))
+    products = jnp.einsum("ijtc,ijtf->ijcf", _tiles(images), errors)
     return _twice(_g_transposed, _each, products, (0, 0))
+
+
+def _tiles(images: Array) -> Array:
+    """Bᵀ d B of every tile, [4, 4, T, C]."""
+    return _of_all(_twice(_b_transposed, _overlapping, images, (1, 2)))
+
+
+def _of_all(tiles: Array) -> Array:
+    """[4, 4, B, h, w, C] to [4, 4, T, C]: forward pass and update share the same array."""
+    return tiles.reshape(4, 4, -1, tiles.shape[-1])
 
 
 def _twice(
