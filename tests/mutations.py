@@ -45,7 +45,11 @@ TESTS = {
     "settle": ["test_predictive_coding.py", "test_equil_prop.py"],
     "base": ["test_state.py", "test_network.py"],
     "checks": ["test_network.py", "test_arguments.py", "test_contract.py"],
-    "networks": ["test_network.py", "test_architectures.py"],
+    "networks": [
+        "test_network.py",
+        "test_architectures.py",
+        "test_compose.py::test_tied_backprop_is_the_gradient_of_a_recurrent_network",
+    ],
     "steps": [
         "test_rfa.py",
         "test_lra_e.py",
@@ -54,13 +58,17 @@ TESTS = {
         "test_state.py",
         "test_any_loss.py::test_a_loss_that_is_not_defined_for_the_output_is_refused",
     ],
+    "diagnostics": [
+        "test_diagnostics.py",
+        "test_faults.py::test_the_watch_names_the_first_step_and_quantity",
+    ],
     "training": [
         "test_training.py",
         "test_state.py",
         "test_faults.py::test_divergence_is_kept_at_its_first_epoch_and_never_selected",
     ],
     "compose": ["test_compose.py", "test_stochastic.py", "test_state.py"],
-    "products": ["test_layers.py", "test_affine.py", "test_dfa.py"],
+    "products": ["test_layers.py", "test_affine.py", "test_dfa.py", "test_wider_layers.py"],
     "dtp": [
         "test_dtp.py",
         "test_wider_layers.py::test_decoders_give_to_the_units_that_were_pooled_and_learn_from_them",
@@ -72,6 +80,8 @@ TESTS = {
         "test_rec_lras_e_learns_from_the_displacement_of_the_units_that_were_pooled",
     ],
     "affine": ["test_layers.py", "test_affine.py"],
+    "convolution": ["test_affine.py"],
+    "minimal_filtering": ["test_affine.py"],
     "rule": [
         "test_records.py::test_a_record_names_hyperparameters_of_its_rule",
         "test_arguments.py",

@@ -310,6 +310,8 @@ def test_bad_arguments_are_named(kind, arguments, message):
         ({"stride": 0}, "stride=0"),
         ({"pool": 0}, "pool=0"),
         ({"pool": 3, "stride": 2}, "pool=3 exceeds"),
+        ({"pool": 3, "kernel": 1, "in_shape": (4, 2, 1)}, "pool=3 exceeds"),
+        ({"pool": 3, "kernel": 1, "in_shape": (2, 4, 1)}, "pool=3 exceeds"),
         ({"padding": "same"}, "padding='same' is unknown: choose one of SAME, VALID"),
         ({"dilation": 0}, "dilation=0"),
         (
@@ -323,4 +325,4 @@ def test_bad_arguments_are_named(kind, arguments, message):
 )
 def test_bad_options_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
-        layers.conv((4, 4, 1), 2, 3, **changes)
+        layers.conv(**{"in_shape": (4, 4, 1), "features": 2, "kernel": 3, **changes})

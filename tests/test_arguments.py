@@ -152,11 +152,13 @@ def test_bounds_are_where_they_are_said_to_be(check, bounds, allowed, refused):
 
 
 def documented_bounds():
-    """Of every hyperparameter whose description says ">= 1" or "in (0, 1]": allowed, refused."""
+    """Of hyperparameters whose description says ">= 1", "< 1" or "in (0, 1]": allowed, refused."""
     for rule in lrajax.RULES.values():
         for name, one in rule.hyperparameters.items():
             for least in map(int, re.findall(r">= (\d+)", one.about)):
                 yield rule.name, name, least, least - 1 if one.type is int else least - 1e-6
+            for most in map(int, re.findall(r"< (\d+)", one.about)):
+                yield rule.name, name, most - 1e-6, float(most)
             for least, most in re.findall(r"in \((\d), (\d)\]", one.about):
                 yield rule.name, name, int(most), float(most) + 1e-6
                 yield rule.name, name, float(least) + 1e-6, float(least)

@@ -479,6 +479,9 @@ def test_the_watch_names_the_first_step_and_quantity(spoil, culprit):
     for step in (1, 2, 3, 4):
         state, _ = jax.jit(watched)(state, batch._replace(x=batch.x * step))
     assert diagnostics.first_nonfinite(state.params, state.observed) == f"step 3, {culprit}"
+    # as it is where other quantities stay finite until later
+    later = jnp.where(state.observed == 3, 3, 4)
+    assert diagnostics.first_nonfinite(state.params, later) == f"step 3, {culprit}"
     assert diagnostics.first_nonfinite(state.params, 0 * state.observed) is None
 
 

@@ -72,7 +72,7 @@ def test_a_record_names_hyperparameters_of_its_rule(name):
     assert {*rule.traced, *rule.plain} <= rule.hyperparameters.keys()
     assert all(isinstance(rule.hyperparameters[traced].default, float) for traced in rule.traced)
     assert all(hyperparameter.about for hyperparameter in rule.hyperparameters.values())
-    assert rule.about
+    assert len(rule.about.split()) > 1
     assert rule.title
     assert rule.paper
 
