@@ -114,6 +114,17 @@ def test_batch_norm_keeps_running_statistics_for_predict():
     close(answer, normal * theta["gain"] + theta["b"])
 
 
+def test_batch_norm_of_feature_maps_keeps_a_number_for_each():
+    layer = layers.batch_norm(layers.conv((4, 5, 2), 3, 3), momentum=0.75)
+    theta = {**layer.init(KEY, lrajax.initializers.GLOROT), "gain": draw(3)}
+    z = draw(6, 4, 5, 2)
+    plain = layers.conv((4, 5, 2), 3, 3)
+    h = layers.pre(plain, {"w": theta["w"], "b": np.zeros(3)}, z)
+    kept = layers.remember(layer, theta, layer.init_state(theta), z)
+    close(kept["mean"], 0.25 * h.mean(axis=(0, 1, 2)))
+    close(kept["var"], 0.75 + 0.25 * h.var(axis=(0, 1, 2)))
+
+
 def test_a_chain_is_its_parts_in_turn():
     parts = (layers.dense(3, 4), layers.batch_norm(layers.dense(4, 2)), layers.dense(2, 5, "relu"))
     layer = layers.chain(*parts)
