@@ -61,6 +61,17 @@ def test_skips_are_every_stride_th_connection_below_the_topmost(key):
     assert shapes[5] == [(4, 6), (6, 3), (3, 7), (7, 8), (8, 2)]
 
 
+def test_a_skip_over_convolutions_learns_from_the_activity_below_and_the_outputs_error():
+    network = lrajax.networks.vgg5((16, 16, 1), 4, width=2)
+    rule = lrajax.rec_lra(network, stride=2, gamma=GAMMA)
+    params, batch = reference.make_params(rule), reference.make_batch(network, 7)
+    lambda_, updates = reference.compute(rule, params, batch)
+    assert params.feedback[2]["w"].shape == (8 * 8 * 4, 4)
+    below = np.asarray(lambda_.z[1]).reshape(7, -1)
+    expected = GAMMA * below.T @ np.asarray(lambda_.errors[-1])
+    np.testing.assert_allclose(updates.feedback[2]["w"], expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("derivative", [True, False])
 def test_with_a_stride_of_all_layers_is_lra_e(network, batch, key, derivative):
     settings = {"beta": BETA, "gamma": GAMMA, "derivative": derivative}
