@@ -72,6 +72,13 @@ Equilibrium propagation: its preset, of 3 free and 1 nudged sweep under γ = 0.3
 4; "strong", the publication's γ = 1, of 50 and 10. Predictive coding of residual layers, in the
 coordinates of errors: its two steps are all but backprop's.
 """,
+    "cifar10": """\
+One seed of six epochs on small networks: it shows that the rules train. Others report, in % of
+error, after hundreds of epochs and on networks many times as large: rec-LRA 6.12 on residual nets;
+equilibrium propagation 6.08 on a Hopfield-ResNet13; difference target propagation 10.62; predictive
+coding 23.27 on a ResNet-18; feedback alignment 29.23, direct 32.02 and sign-symmetric 8.2, beside
+backprop's 7.83, on a ResNet-56.
+""",
     "rec_lra": """\
 The publication (Ororbia et al., AAAI 2023) has 1.82 on MNIST and 11.87 on Fashion-MNIST, of other
 networks and at a length of its own. Settings were chosen on MNIST alone.
@@ -303,8 +310,9 @@ def cell_table(records: dict[str, dict]) -> str:
 
 
 def network_of(settings: dict) -> str:
-    """A network in words: what differs from an MLP of tanh units."""
+    """A network in words, what differs from an MLP of tanh units, and how images are changed."""
     parts = [settings["hidden_layers"], settings["network"], settings["activation"]]
+    parts += settings.get("augment", ())  # which files from before it was there lack
     return " ".join(str(part) for part in parts if part not in (None, "tanh"))
 
 
