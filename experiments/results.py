@@ -74,7 +74,7 @@ coordinates of errors: its two steps are all but backprop's.
 """,
     "cifar10": """\
 One seed of six epochs on small networks: it shows that the rules train. Others report, in % of
-error, after hundreds of epochs and on networks many times as large: rec-LRA 6.12 on residual nets;
+error, on larger networks and at a length of their own: rec-LRA 6.12 on residual nets;
 equilibrium propagation 6.08 on a Hopfield-ResNet13; difference target propagation 10.62; predictive
 coding 23.27 on a ResNet-18; feedback alignment 29.23, direct 32.02 and sign-symmetric 8.2, beside
 backprop's 7.83, on a ResNet-56.
