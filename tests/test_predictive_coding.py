@@ -273,6 +273,20 @@ def test_an_incremental_update_is_the_sum_of_those_at_every_step(coordinates, re
     )
 
 
+@pytest.mark.filterwarnings("ignore:steps=")
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_incremental_updates_of_examples_alone_are_those_of_the_mini_batch(steps):
+    network = lrajax.mlp(SIZES)
+    rule = lrajax.predictive_coding(network, steps=steps, step_size=0.3, incremental=True)
+    params, batch = reference.make_params(rule), reference.make_batch(network, 3)
+    singles = [jax.tree.map(lambda a, i=i: a[i : i + 1], batch) for i in range(3)]
+    each = [compute(rule, params, single)[1] for single in singles]
+    _, updates = compute(rule, params, batch)
+    chex.assert_trees_all_close(
+        updates, jax.tree.map(lambda *a: sum(a), *each), rtol=1e-4, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("hidden_layers", [12, 16, 20])
 def test_deep_networks_get_a_signal_or_a_warning(hidden_layers):
     network = lrajax.mlp((5, *[6] * hidden_layers, 2))
