@@ -19,12 +19,12 @@ EXPERIMENTS = TESTS.parent / "experiments"
 SECONDS = 300
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["commands", "lrajax.runs.commands.train", "sklearn.datasets", "matplotlib"]
+    ["commands", "lrajax.runs.commands.train", "sklearn.datasets", "matplotlib.pyplot"]
 )
 
 
 def run(script, *words, env=None):
-    """Runs a script of experiments/ with these words: status, output and errors."""
+    """Runs a script, of experiments/ or with its folder: status, output and errors."""
     process = start(script, *words, env=env)
     output, errors = process.communicate(timeout=SECONDS)
     return subprocess.CompletedProcess(process.argv, process.returncode, output, errors)

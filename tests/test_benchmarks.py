@@ -1,31 +1,19 @@
-"""benchmarks/run.py as a user runs it, and its count of matrix products. Times are never judged."""
+"""benchmarks/run.py as a user runs it, and its count of matrix products. Times are never judged.
+
+What is counted are products of HLO, which conftest.py's want of LLVM's optimisations leaves alone.
+"""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
+import commands
 import pytest
 
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
 
 
-WITHOUT = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
-
-
 def run(*flags):
-    """With the optimisations that the other tests do without: they decide what is counted.
-
-    So no other test has use for its programs, which it does not keep.
-    """
-    return subprocess.run(
-        [sys.executable, FOLDER / "run.py", *flags],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={name: value for name, value in os.environ.items() if name not in WITHOUT},
-    )
+    return commands.run(FOLDER / "run.py", *flags)
 
 
 @pytest.fixture(scope="module")
