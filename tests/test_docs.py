@@ -46,7 +46,7 @@ def test_python_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_path):
 
 @pages_with("bash")
 def test_commands_of_a_page_run(page, tmp_path, monkeypatch):
-    """As written but for epochs and layers, on digits where the data is the reader's.
+    """As written but for epochs, layers and width, on digits where the data is the reader's.
 
     Trackers that are not installed are left out.
     """
@@ -59,6 +59,7 @@ def test_commands_of_a_page_run(page, tmp_path, monkeypatch):
     script = re.sub(r"--data_dir=\S+", "", script)
     script = re.sub(r"--dataset=\w+(?![\w.])", "--dataset=digits", script)
     script = re.sub(r"--hidden_layers=\d+", "--hidden_layers=3", script)
+    script = re.sub(r"(experiments/train\.py (?!.*--width).*)", r"\1 --width=8", script)
     script = re.sub(r"(experiments/train\.py .*)", r"\1 --epochs=1", script)
     for name, value in re.findall(r"^export (\w+)=(\S+)$", script, re.M):  # for what follows
         monkeypatch.setenv(name, value)

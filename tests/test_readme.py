@@ -28,7 +28,7 @@ def test_python_snippets_run(snippet):
 
 # What keeps each command short, with digits in place of a folder of MNIST.
 SHORT = {
-    "train.py": ("--epochs=1",),
+    "train.py": ("--epochs=1", "--width=8"),
     "report.py": (),
     "reproduce.py": ("--quick", "--cells=dfa", "--out_dir=results"),
     "results.py": (),
