@@ -7,6 +7,7 @@ import os
 import chex
 import jax
 import numpy as np
+import optuna
 import pytest
 from tqdm import tqdm
 
@@ -140,6 +141,7 @@ def test_a_search_that_was_cut_off_goes_on_as_it_would_have(whole, tmp_path, mon
     second.close()
     with open(tmp_path / "journal.log", "a") as file:
         file.write('{"op_code": 4, "wor')
+    (tmp_path / "journal.log.lock").symlink_to("nowhere")  # of Optuna's, which waits for it
     second = search(tmp_path)
     list(second.generations(TRIALS))
     assert lines(tmp_path) == lines(whole[0])
@@ -162,10 +164,50 @@ def test_a_folder_that_can_no_more_be_written_is_named(tmp_path, monkeypatch):
     one.close()
 
 
+@pytest.mark.parametrize("storage", ["shared.log", "sqlite:///shared.db"])
+def test_searches_that_share_a_storage_share_the_trials(storage, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one, other = (search(tmp_path / name, storage=storage) for name in ("one", "other"))
+    for each, asked in [(each, each._ask(2)) for each in (one, other)]:
+        each._train(asked)
+    list(one.generations(6))
+    assert list(other.generations(6)) == []
+    found = lines(tmp_path / "one")
+    assert [line["number"] for line in found] == list(range(6))
+    assert len({line["weight_decay"] for line in found}) == 6
+    assert lines(tmp_path / "other") == found
+    for each in (one, other):
+        each.close()
+
+
+def test_a_database_that_another_process_makes_meanwhile_is_used(tmp_path, monkeypatch):
+    create, tries = optuna.create_study, []
+
+    def late(**how):
+        tries.append(how)
+        if len(tries) == 1:
+            raise RuntimeError("table studies already exists")
+        return create(**how)
+
+    monkeypatch.setattr(optuna, "create_study", late)
+    one = search(tmp_path, storage=f"sqlite:///{tmp_path}/shared.db")
+    assert one.ended == []
+    one.close()
+
+
+def test_a_last_generation_that_was_not_written_is_written_by_the_same_command(whole, tmp_path):
+    (tmp_path / "journal.log").write_bytes((whole[0] / "journal.log").read_bytes())
+    one = search(tmp_path)
+    assert list(one.generations(TRIALS)) == []
+    assert lines(tmp_path) == lines(whole[0])
+    one.close()
+
+
 @pytest.mark.parametrize(
     ("storage", "journal", "words"),
     [
-        ("nonsense", "", "storage=nonsense cannot be used"),
+        ("nonsense://", "", "storage=nonsense:// cannot be used"),
+        ("/nowhere/x.log", "", "storage=/nowhere/x.log cannot be used"),
         ("sqlite:////nowhere/x", "", "storage=sqlite:////nowhere/x cannot be used"),
         (None, "nonsense\n{}\n", "journal.log is damaged: bring it back, or delete it"),
     ],

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optuna
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 import lrajax
 from lrajax import checkpoint, initializers, training
@@ -146,30 +146,54 @@ def _schemes(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _study(name: str, storage: Callable[[], Any], complaint: str) -> optuna.Study:
     """The study of that name; ValueError with the complaint if the storage cannot be used."""
-    try:
-        return optuna.create_study(study_name=name, storage=storage(), load_if_exists=True)
-    except Exception as error:  # of any driver there is
-        raise ValueError(complaint) from error
+    for last in (False, True):  # of two that make a database at once one fails, and finds it made
+        try:
+            return optuna.create_study(study_name=name, storage=storage(), load_if_exists=True)
+        except Exception as error:  # of any driver there is
+            if last:
+                raise ValueError(complaint) from error
+    raise AssertionError
 
 
-def _journal(path: pathlib.Path) -> optuna.storages.JournalStorage:
+class _Held(JournalFileSymlinkLock):
+    """Of a journal whose folder is locked as a whole: no link that a death would leave behind."""
+
+    def acquire(self) -> bool:
+        """It is."""
+        return True
+
+    def release(self) -> None:
+        """With the folder."""
+
+
+def _journal(path: pathlib.Path, lock: JournalFileSymlinkLock) -> optuna.storages.JournalStorage:
     """A storage in a file, without a last line that a full disk or a death has cut short.
 
     Optuna would write on behind it, and never read past it again.
     """
-    if path.exists():
+    backend = JournalFileBackend(str(path), lock)
+    lock.acquire()
+    try:
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    finally:
+        lock.release()
+    return optuna.storages.JournalStorage(backend)
+
+
+def _shared(storage: str) -> Any:
+    """The storage of a database's URL, or of a file."""
+    if "://" in storage:
+        return storage
+    # In full, for Optuna's lock is a link: one that leads nowhere it would wait for without end.
+    path = pathlib.Path(storage).expanduser().absolute()
+    return _journal(path, JournalFileSymlinkLock(str(path)))
 
 
 class Candidate:
     """A trial in training."""
 
     def __init__(self, trial: optuna.trial.Trial, rule: lrajax.Rule, index: int):
-        """Asks for its numbers; `index` counts the trials that have ended before, and is its seed.
-
-        Optuna's own numbers count those too that died with a process.
-        """
+        """Asks for its numbers; `index` is its seed."""
         self.trial, self.index = trial, index
         self.opt, self.values = suggest(trial, rule)
         self.curve: list[float] = []
@@ -265,7 +289,8 @@ class Search:
           fields: of the task's `Settings`.
           folder: keeps the journal, `trials.jsonl` and `preset.json`; made if need be.
           seed: of the search.
-          storage: URL of an Optuna storage; None for a journal in the folder.
+          storage: an Optuna storage, the URL of a database or a file, that several searches share,
+            each in a folder of its own; None for a journal in the folder.
           workers: trials that train side by side.
 
         Raises:
@@ -273,7 +298,7 @@ class Search:
         """
         self.rule, self.folder, self.seed, self.workers = named.rule(algo), folder, seed, workers
         self.fields = fields
-        self.programs, self._lock = {}, None
+        self.programs, self._shared = {}, storage is not None
         for opt in OPTIMIZER_RATES:
             # With a decay, which not every rule of one's own can have.
             own = {"opt": opt, "schedule": "cosine", "weight_decay": DECAY[0]}
@@ -282,17 +307,15 @@ class Search:
         self.epochs = settings.epochs
         records.check_writable("out_dir", folder)
         name = f"{algo} {json.dumps(fields, sort_keys=True, default=list)}"
-        if storage:
-            self.study = _study(name, lambda: storage, f"storage={storage} cannot be used: mend it")
-            return  # trials that run may be other machines'
         self._lock = lock(folder)
         journal = folder / "journal.log"
         try:
-            self.study = _study(
-                name,
-                lambda: _journal(journal),
-                f"{journal} is damaged: bring it back, or delete it",
-            )
+            if storage is not None:
+                complaint = f"storage={storage} cannot be used: mend it"
+                self.study = _study(name, lambda: _shared(storage), complaint)
+                return  # trials that run may be other machines'
+            complaint = f"{journal} is damaged: bring it back, or delete it"
+            self.study = _study(name, lambda: _journal(journal, _Held(str(journal))), complaint)
         except ValueError:
             self.close()
             raise
@@ -303,8 +326,7 @@ class Search:
 
     def close(self) -> None:
         """Gives the folder free; the end of the process does so too."""
-        if self._lock:
-            self._lock.close()
+        self._lock.close()
 
     def _trials(self, *states: optuna.trial.TrialState) -> list[optuna.trial.FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states)
@@ -322,15 +344,29 @@ class Search:
     def generations(self, trials: int, passes: float = np.inf) -> Iterator[list[Candidate]]:
         """Searches until so many trials, or epochs, are done; gives each generation as it ends."""
         while len(self.ended) < trials and self.passes < passes:
-            done = len(self.ended)
-            self.study.sampler = optuna.samplers.TPESampler(
-                seed=(1_000_003 * self.seed + done) % 2**32, constant_liar=True
-            )
-            size = min(GENERATION, trials - done)
-            asked = [Candidate(self.study.ask(), self.rule, done + i) for i in range(size)]
+            asked = self._ask(min(GENERATION, trials - len(self.ended)))
             self._train(asked)
             self._keep()
             yield asked
+        self._keep()  # a death may have come before, other machines' trials behind
+
+    def _ask(self, size: int) -> list[Candidate]:
+        """A generation: what it is asked depends on the seed and on the index of its first trial.
+
+        Optuna's own numbers count those too that died with a process, but tell trials of several
+        processes apart.
+        """
+        asked: list[Candidate] = []
+        done = len(self.ended)
+        while len(asked) < size:
+            trial = self.study.ask()
+            index = trial.number if self._shared else done + len(asked)
+            if not asked:
+                self.study.sampler = optuna.samplers.TPESampler(
+                    seed=(1_000_003 * self.seed + index) % 2**32, constant_liar=True
+                )
+            asked.append(Candidate(trial, self.rule, index))
+        return asked
 
     def follow(self, bar: Any, trials: int, passes: float = np.inf) -> None:
         """Goes through the generations, and says on a progress bar how far and how good.
