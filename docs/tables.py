@@ -39,12 +39,12 @@ def feedback(rule: lrajax.Rule) -> str:
     return "drawn once, fixed" if rule.fixed_feedback else "learned"
 
 
-def cards(found: Mapping[str, lrajax.Card]) -> str:
-    """What each rule needs and costs, from its card."""
+def cards(found: Mapping[str, lrajax.Card], pages: str) -> str:
+    """What each rule needs and costs, from its card; `pages` is the folder of the rules' pages."""
     rows = ["| `--algo` | W's transposes | φ′ | depth | products |"]
     rows += ["| --- | --- | --- | --- | --- |"]
     for name, card in found.items():
-        cells = [f"[`{name}`](../rules/{name}.md)", *needs(card)]
+        cells = [f"[`{name}`]({pages}/{name}.md)", *needs(card)]
         rows.append(f"| {' | '.join(cells)} | {card.products_over_backprop:.2f} |")
     return "\n".join(rows) + "\n"
 
@@ -58,13 +58,14 @@ def needs(card: lrajax.Card) -> tuple[str, str, str]:
 
 
 def written(text: str, table: str) -> str:
-    """The page with this table in place of the one it has."""
-    return re.sub(r"\| `--algo` \|.*\n(?:\|.*\n)+", lambda _: table, text)
+    """The page with this table in place of the one it has under the same head."""
+    head = re.escape(table.partition("\n")[0])
+    return re.sub(rf"{head}\n(?:\|.*\n)+", lambda _: table, text)
 
 
-CARDS = ROOT / "docs" / "api" / "cards.md"
+README, CARDS = ROOT / "README.md", ROOT / "docs" / "api" / "cards.md"
 SIZES = (64, 32, 32, 32, 10)  # of the network that the cards are of
-PAGES = {ROOT / "README.md": readme, ROOT / "docs" / "index.md": index}
+PAGES = {README: readme, ROOT / "docs" / "index.md": index}
 
 if __name__ == "__main__":
     for path, table in PAGES.items():
@@ -72,4 +73,5 @@ if __name__ == "__main__":
     found = {
         name: lrajax.audit(make, lrajax.mlp(SIZES)) for name, make in lrajax.ALGORITHMS.items()
     }
-    CARDS.write_text(written(CARDS.read_text(), cards(found)))
+    for path, pages in ((CARDS, "../rules"), (README, "docs/rules")):
+        path.write_text(written(path.read_text(), cards(found, pages)))

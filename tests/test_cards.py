@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import lrajax
-from lrajax import layers
+from lrajax import cards, layers
 from lrajax.cards import audit
 
 SIZES = (12, 8, 7, 6, 4)
@@ -49,17 +49,26 @@ def test_every_rule_is_pinned():
     assert PROPERTIES.keys() == lrajax.RULES.keys()
 
 
-def test_the_page_of_cards_has_them(monkeypatch):
-    """Of a network of as many layers; `python docs/tables.py` writes it."""
+def test_the_page_of_cards_and_the_readme_have_them(monkeypatch):
+    """Of a network of as many layers; `python docs/tables.py` writes them."""
     monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / "docs")
     import tables
 
     assert len(tables.SIZES) == len(SIZES)
-    text = tables.CARDS.read_text()
-    for name in PROPERTIES:
-        assert (
-            f"| [`{name}`](../rules/{name}.md) | {' | '.join(tables.needs(card(name)))} |" in text
-        )
+    network = lrajax.mlp(tables.SIZES)
+    counted = {name: products(make, network) for name, make in lrajax.ALGORITHMS.items()}
+    for name, found in counted.items():
+        ratio = f"{found / counted['backprop']:.2f}"
+        cells = f"{' | '.join(tables.needs(card(name)))} | {ratio} |"
+        assert f"| [`{name}`](../rules/{name}.md) | {cells}\n" in tables.CARDS.read_text()
+        assert f"| [`{name}`](docs/rules/{name}.md) | {cells}\n" in tables.README.read_text()
+
+
+def products(make, network):
+    """What a step multiplies and adds; nothing is compiled for it."""
+    key, rule = jax.random.key(0), make(network)
+    params = jax.eval_shape(rule.init, key)
+    return cards._products(cards._step(rule, key), params, cards._random_batch(network, key, 50))
 
 
 def test_backprop_needs_more_than_signs_of_wide_layers():
