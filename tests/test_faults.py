@@ -173,6 +173,8 @@ def test_python_m_listens_before_it_imports_what_takes_seconds(words, tmp_path):
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
+        # Python leaves Ctrl-C ignored where it was, as in what a shell runs in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert done.stderr == ("_stop\n" if "-m" in words else "default_int_handler\n")
 

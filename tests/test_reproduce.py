@@ -653,7 +653,8 @@ def test_the_selected_epoch_is_the_first_of_fewest_mistakes(path):
     record = json.loads(pathlib.Path(path).read_text())
     if "valid_error" not in record.get("curves", {}):
         pytest.skip("it selects by another measure")
-    size = record["settings"]["valid_size"] or 2000
+    settings = record["settings"]
+    size = settings["valid_size"] or {"cifar10": 5000}.get(settings["dataset"], 2000)
     curves = {name: np.array(curve, float) for name, curve in record["curves"].items()}
     mistakes = np.round(curves["valid_error"] * size / 100)
     for i, epoch in enumerate(record["summary"]["best_epoch"]):

@@ -38,11 +38,11 @@ EPOCHS = flags.DEFINE_integer(
 )
 SEED = flags.DEFINE_integer("seed", 0, "of the search", flag_values=FLAGS)
 WORKERS = flags.DEFINE_integer("workers", 1, "trials side by side", flag_values=FLAGS)
-STORAGE = flags.DEFINE_string(
+STORAGE = commandline.define_path(
     "storage",
     None,
     "what machines share, each with an --out_dir of its own: a file, or the URL of a database",
-    flag_values=FLAGS,
+    FLAGS,
 )
 DATA_DIR = commandline.define_path("data_dir", None, "as in train.py", FLAGS)
 OUT_DIR = commandline.define_path(
