@@ -168,14 +168,17 @@ def test_python_m_listens_before_it_imports_what_takes_seconds(words, tmp_path):
     told = "import signal; raise SystemExit(signal.getsignal(signal.SIGINT).__name__)"
     (tmp_path / "jax.py").write_text(told)
     path = os.pathsep.join([str(tmp_path), str(pathlib.Path(lrajax.__file__).parents[1])])
-    done = subprocess.run(
-        [sys.executable, *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        # Python leaves Ctrl-C ignored where it was, as in what a shell runs in the background.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    # Python leaves Ctrl-C ignored where it was, as in what a shell runs in the background.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = subprocess.run(
+            [sys.executable, *words],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done.stderr == ("_stop\n" if "-m" in words else "default_int_handler\n")
 
 
