@@ -12,10 +12,12 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
-from lrajax.layers.minimal_filtering import convolve_tiles, update_of_tiles
+from lrajax.layers.minimal_filtering import convolve_tiles, error_below_tiles, update_of_tiles
 
 # Zeros before and after height and width.
 Pads = tuple[tuple[int, int], tuple[int, int]]
+# Fewer channels than this have no quick program.
+FEW = 4
 # Channels and features from which on tiles of 3 × 3 kernels are quicker (docs/evidence/speed.md).
 MANY = 32
 
@@ -38,31 +40,30 @@ def convolve(image: Array, kernel: Array, pads: Pads) -> Array:
     """
     dtype = jnp.result_type(image, kernel)
     image, kernel = jnp.asarray(image, dtype)[None, None], jnp.asarray(kernel, dtype)[None]
-    return _bind(*_varying_alike(image, kernel), pads=pads, update=False)[0, 0]
+    return _bind(*_varying_alike(image, kernel), pads=pads, gives="maps")[0, 0]
 
 
-def _bind(images: Array, others: Array, *, pads: Pads, update: bool) -> Array:
-    """A convolution of R runs or, with `update`, its transpose in the kernels.
+def _bind(firsts: Array, seconds: Array, *, pads: Pads, gives: str) -> Array:
+    """A convolution of R runs, or one of its transposes.
 
     Args:
-      images: [R, B, H, W, C].
-      others: kernels [R, kh, kw, C, F]; or the error [R, B, H', W', F].
+      firsts: images [R, B, H, W, C]; for "images" an error of the maps.
+      seconds: kernels [R, kh, kw, C, F]; for "kernels" an error of the maps [R, B, H', W', F].
       pads: of the images.
-      update: which of the two.
+      gives: "maps", the convolution; "images" or "kernels", the transpose in these.
 
     Returns:
-      [R, B, H', W', F]; or [R, kh, kw, C, F].
+      What `gives` says, of the shape above.
     """
     # An error that someone hands to a vector-Jacobian product may be one of NumPy's.
-    operands = jnp.asarray(images), jnp.asarray(others)
-    return _convolution.bind(*operands, pads=pads, update=update)
+    operands = jnp.asarray(firsts), jnp.asarray(seconds)
+    return _convolution.bind(*operands, pads=pads, gives=gives)
 
 
-def _in_turn(images: Array, others: Array, *, pads: Pads, update: bool) -> Array:
+def _in_turn(firsts: Array, seconds: Array, *, pads: Pads, gives: str) -> Array:
     """What `_bind` promises, run by run."""
-    one_run = _update_of_run if update else _one_run
-    runs = zip(images, others, strict=True)
-    return jnp.stack([one_run(computed_once(image), other, pads) for image, other in runs])
+    runs = zip(firsts, seconds, strict=True)
+    return jnp.stack([OF_RUN[gives](computed_once(one), other, pads) for one, other in runs])
 
 
 def computed_once(array: Array) -> Array:
@@ -74,7 +75,7 @@ def computed_once(array: Array) -> Array:
     return jnp.where(jnp.isnan(array), jnp.nan, array)
 
 
-def _one_run(images: Array, kernel: Array, pads: Pads) -> Array:
+def _maps(images: Array, kernel: Array, pads: Pads) -> Array:
     """[B, H, W, C] with [kh, kw, C, F] to [B, H', W', F]."""
     if _in_tiles(kernel.shape):
         height, width = (
@@ -83,9 +84,9 @@ def _one_run(images: Array, kernel: Array, pads: Pads) -> Array:
         return convolve_tiles(_padded(images, pads), kernel)[:, :height, :width]
     width = images.shape[2]
     excess = 0
-    if images.shape[3] < 4:
+    if images.shape[3] < FEW:
         # Three channels, or one, take three times as long as four.
-        absent = 4 - images.shape[3]
+        absent = FEW - images.shape[3]
         images = jnp.pad(images, ((0, 0),) * 3 + ((0, absent),))
         kernel = jnp.pad(kernel, ((0, 0),) * 2 + ((0, absent), (0, 0)))
     elif width >= 8 and sum(pads[1]) == kernel.shape[1] - 1:
@@ -103,18 +104,50 @@ def _one_run(images: Array, kernel: Array, pads: Pads) -> Array:
     return h[:, :, : h.shape[2] - excess]
 
 
-def _update_of_run(images: Array, error: Array, pads: Pads) -> Array:
+def _below(error: Array, kernel: Array, pads: Pads) -> Array:
+    """The error's convolution with the kernel turned around, [B, H', W', F] to [B, H, W, C]."""
+    (top, bottom), (left, right) = pads
+    height, width = (side - 1 for side in kernel.shape[:2])
+    if _in_tiles(kernel.shape):
+        padded = error_below_tiles(_padded(error, ((0, 0), (0, 0))), kernel)
+        images = padded[:, top : error.shape[1] + height - bottom]
+        return images[:, :, left : error.shape[2] + width - right]
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    return _maps(error, turned, ((height - top, height - bottom), (width - left, width - right)))
+
+
+def _kernel(images: Array, error: Array, pads: Pads) -> Array:
     """The images' convolution with the error, examples in the place of channels."""
     sides = (
         i + sum(pad) - o + 1
         for i, o, pad in zip(images.shape[1:3], error.shape[1:3], pads, strict=True)
     )
-    if _in_tiles((*sides, images.shape[3], error.shape[3])):
+    kernel_shape = (*sides, images.shape[3], error.shape[3])
+    if images.shape[3] < FEW:
+        return _update_of_windows(images, error, pads, kernel_shape)
+    if _in_tiles(kernel_shape):
         whole = _padded(computed_once(error), ((0, 0), (0, 0)))
         return update_of_tiles(_padded(images, pads), whole)
     of_channels = images.transpose(3, 1, 2, 0)  # [C, H, W, B]
     of_features = computed_once(error).transpose(1, 2, 0, 3)  # [H', W', B, F]
-    return _one_run(of_channels, of_features, pads).transpose(1, 2, 0, 3)
+    return _maps(of_channels, of_features, pads).transpose(1, 2, 0, 3)
+
+
+def _update_of_windows(
+    images: Array, error: Array, pads: Pads, kernel_shape: tuple[int, ...]
+) -> Array:
+    """The same for few channels: a product for each example, of its windows, a row each, with e."""
+    rows, columns, _, features = kernel_shape
+    count, height, width = error.shape[:3]
+    planes = jnp.pad(images, ((0, 0), *pads, (0, 0))).transpose(0, 3, 1, 2)
+    across = jnp.stack([planes[..., j : j + width] for j in range(columns)], 1)
+    windows = jnp.stack([across[..., i : i + height, :] for i in range(rows)], 1)
+    products = jnp.einsum(
+        "bkt,btf->bkf",
+        windows.reshape(count, -1, height * width),
+        error.reshape(count, -1, features),
+    )
+    return products.sum(0).reshape(kernel_shape)
 
 
 def _in_tiles(kernel_shape: tuple[int, ...]) -> bool:
@@ -131,31 +164,29 @@ def _padded(images: Array, pads: Pads) -> Array:
     return jnp.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)))
 
 
-def _transpose_in_images(cotangent, _, others, *, pads, update):
-    """The error's convolution with the kernel turned around."""
-    error, kernels = (others, cotangent) if update else (cotangent, others)
-    turned = kernels[:, ::-1, ::-1].swapaxes(3, 4)
-    (top, bottom), (left, right) = pads
-    height, width = (side - 1 for side in kernels.shape[1:3])
-    around = (height - top, height - bottom), (width - left, width - right)
-    return _bind(error, turned, pads=around, update=False)
+def _transpose_in_firsts(cotangent, _, seconds, *, pads, gives):
+    if gives == "kernels":
+        return _bind(seconds, cotangent, pads=pads, gives="images")
+    return _bind(cotangent, seconds, pads=pads, gives="images" if gives == "maps" else "maps")
 
 
-def _transpose_in_others(cotangent, images, _, *, pads, update):
-    return _bind(images, cotangent, pads=pads, update=not update)
+def _transpose_in_seconds(cotangent, firsts, _, *, pads, gives):
+    if gives == "images":
+        return _bind(cotangent, firsts, pads=pads, gives="kernels")
+    return _bind(firsts, cotangent, pads=pads, gives="maps" if gives == "kernels" else "kernels")
 
 
-def _vmapped(operands, axes, *, pads, update):
-    if axes[1] is None and not update:  # more examples with the same kernels
+def _vmapped(operands, axes, *, pads, gives):
+    if axes[1] is None and gives != "kernels":  # more examples with the same kernels
         images = jnp.moveaxis(operands[0], axes[0], 1)
         runs, count, size = images.shape[:3]
         images = images.reshape(runs, count * size, *images.shape[3:])
-        h = _bind(images, operands[1], pads=pads, update=False)
+        h = _bind(images, operands[1], pads=pads, gives=gives)
         return h.reshape(runs, count, size, *h.shape[2:]), 1
     mapped = list(zip(operands, axes, strict=True))
     count = next(array.shape[axis] for array, axis in mapped if axis is not None)
     more = (_more_runs(array, axis, count) for array, axis in mapped)
-    found = _bind(*more, pads=pads, update=update)
+    found = _bind(*more, pads=pads, gives=gives)
     return found.reshape(count, -1, *found.shape[1:]), 0
 
 
@@ -181,13 +212,14 @@ def _varying_alike(*arrays: Array) -> list[Array]:
     ]
 
 
-def _out_type(images, others, **how):
-    return jax.make_jaxpr(lambda *operands: _in_turn(*operands, **how))(images, others).out_avals[0]
+def _out_type(*operands, **how):
+    return jax.make_jaxpr(lambda *given: _in_turn(*given, **how))(*operands).out_avals[0]
 
 
+OF_RUN = {"maps": _maps, "images": _below, "kernels": _kernel}
 _convolution = Primitive("convolution_in_turn")
 _convolution.def_impl(_in_turn)
 _convolution.def_abstract_eval(_out_type)
-ad.defbilinear(_convolution, _transpose_in_images, _transpose_in_others)
+ad.defbilinear(_convolution, _transpose_in_firsts, _transpose_in_seconds)
 batching.primitive_batchers[_convolution] = _vmapped
 mlir.register_lowering(_convolution, mlir.lower_fun(_in_turn, multiple_results=False))
