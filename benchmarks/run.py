@@ -20,6 +20,7 @@ from lrajax.runs.commands import commandline
 # A section is a module with a function `measure(options) -> Section`.
 SECTIONS = {
     "steps": "steps",
+    "compose": "compose",
     "convolutions": "convolutions",
     "torch": "torch_peer",
     "authors": "authors",

@@ -6,7 +6,8 @@
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,17 +33,35 @@ from lrajax.checks import one_of
 def init_forward(network: Network, key: PRNGKeyArray, initializer: Initializer) -> tuple:
     """Forward parameters of every layer."""
     keys = jax.random.split(key, len(network.layers))
-    return tuple(
-        layer.init(layer_key, initializer)
-        for layer, layer_key in zip(network.layers, keys, strict=True)
-    )
+    return drawn([layer.init for layer in network.layers], keys, initializer)
 
 
 def init_feedback(layers_: Sequence[Layer], key: PRNGKeyArray, initializer: Initializer) -> tuple:
     """Feedback weights of every layer but the first, which has nothing below to teach: `()`."""
     keys = jax.random.split(key, len(layers_) - 1)
-    above = zip(layers_[1:], keys, strict=True)
-    return ((), *(layer.init_feedback(layer_key, initializer) for layer, layer_key in above))
+    return ((), *drawn([layer.init_feedback for layer in layers_[1:]], keys, initializer))
+
+
+def drawn(
+    makers: Sequence[Callable[[PRNGKeyArray, Initializer], PyTree]],
+    keys: Iterable[PRNGKeyArray],
+    initializer: Initializer,
+) -> tuple[PyTree, ...]:
+    """What each maker draws from its key.
+
+    A maker that is there several times draws in a loop: of a hundred equal layers one is compiled.
+    """
+    keys, found = list(keys), dict[int, PyTree]()
+    for maker in {id(maker): maker for maker in makers}.values():
+        places = [i for i, other in enumerate(makers) if other is maker]
+        if len(places) == 1:
+            found[places[0]] = maker(keys[places[0]], initializer)
+            continue
+        own = jnp.stack([keys[i] for i in places])
+        several = jax.lax.map(lambda key, maker=maker: maker(key, initializer), own)
+        for i, place in enumerate(places):
+            found[place] = jax.tree.map(operator.itemgetter(i), several)
+    return tuple(found[i] for i in range(len(makers)))
 
 
 def no_feedback(network: Network) -> tuple:
@@ -214,6 +233,17 @@ def _mirrored(e: PyTree, entry: PyTree) -> PyTree:
     if not isinstance(e, dict):
         return entry if jax.tree.leaves(e) else ()
     return {name: _mirrored(part, entry[name]) for name, part in e.items()}
+
+
+def once_known(error: Float[Array, " B *n"], updates: PyTree) -> PyTree:
+    """The updates, to be had once an error is there: the lowest layer's, which comes last.
+
+    Where updates need not wait, XLA starts them before the errors below are there, and since E is
+    still to be read then, copies every E in every step of a `jax.lax.scan`
+    (docs/evidence/speed.md). If the error's first number is NaN, so are the updates.
+    """
+    bad = jnp.isnan(error.ravel()[:1]).any()  # of an empty mini-batch: False
+    return jax.tree.map(lambda a: jnp.where(bad, jnp.nan, a), updates)
 
 
 def init_layer_states(network: Network, thetas: tuple) -> tuple:

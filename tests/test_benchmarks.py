@@ -19,7 +19,7 @@ def run(*flags):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    only = "steps,authors,equil_prop,settling,roofline"
+    only = "steps,compose,authors,equil_prop,settling,roofline"
     done = run("--quick", f"--only={only}", f"--out={folder}")
     assert done.returncode == 0, done.stderr
     return folder
@@ -73,6 +73,12 @@ def test_roofline_has_the_products_of_the_step(found):
     assert all(row["products"] == 11 for row in rows)
 
 
+def test_a_scan_of_ones_own_is_timed_and_lra_e_copies_what_jax_grad_does(found):
+    rows = found["sections"]["compose"]["tables"]["a scan of one's own"]
+    assert [row["rule"] for row in rows][:3] == ["jax.grad", "backprop", "lra_e"]
+    assert {row["copies"] for row in rows[:3]} == {4}  # two W inside, or two E outside as well
+
+
 def test_settling_counts_two_products_a_pair_of_layers_and_sweep(found):
     tables = found["sections"]["settling"]["tables"]
     rows = {(row["rule"], row["sweep"]): row for row in tables["settling"]}
@@ -95,7 +101,7 @@ def test_settling_counts_two_products_a_pair_of_layers_and_sweep(found):
 
 def test_bounds_say_what_was_measured(found):
     bounds = [bound for section in found["sections"].values() for bound in section["bounds"]]
-    assert len(bounds) == 7
+    assert len(bounds) == 8
     assert all(set(bound) == {"bound", "measured", "met"} for bound in bounds)
 
 

@@ -1,12 +1,13 @@
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import lrajax
-from lrajax import diagnostics, initializers
+from lrajax import diagnostics, initializers, steps
 
 SHAPE = (300, 200)
 BOUND = np.sqrt(6 / 500)
@@ -114,3 +115,24 @@ def test_unit_gain_keeps_the_norm_of_lra_es_error_at_any_depth(beta, key):
 def test_unit_gain_needs_a_positive_beta():
     with pytest.raises(ValueError, match="unit_gain:BETA"):
         initializers.parse("unit_gain:0")
+
+
+@pytest.mark.parametrize("scheme", ["glorot", "gaussian:0.05", "orthogonal"])
+def test_equal_layers_draw_in_a_loop_what_each_draws_alone(scheme, key):
+    """To the last bit, wherever they stand; of the loop's layers one is compiled."""
+    network = lrajax.mlp((5, 4, 6, 4, 6, 6, 6, 3))
+    initializer = initializers.parse(scheme)
+
+    def in_loops(key):
+        return steps.init_forward(network, key, initializer)
+
+    def alone(key):
+        keys = jax.random.split(key, len(network.layers))
+        return tuple(
+            layer.init(own, initializer) for layer, own in zip(network.layers, keys, strict=True)
+        )
+
+    chex.assert_trees_all_equal(jax.jit(in_loops)(key), jax.jit(alone)(key))
+    deep = jax.make_jaxpr(lambda key: steps.init_forward(lrajax.mlp((6,) * 40), key, initializer))
+    loops = [equation.params for equation in deep(key).eqns if equation.primitive.name == "scan"]
+    assert [loop["length"] for loop in loops] == [39]

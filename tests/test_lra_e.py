@@ -10,7 +10,7 @@ import reference
 from sklearn.datasets import load_digits
 
 import lrajax
-from lrajax import diagnostics, training
+from lrajax import diagnostics, steps, training
 
 BETA, GAMMA = 0.7, 0.9
 
@@ -174,3 +174,25 @@ def test_update_stays_within_90_degrees_of_backprop_after_training():
     )
     assert (per_layer < 90).all()
     assert overall < 90
+
+
+def test_a_scan_of_steps_copies_no_error_weights():
+    """Each E is written over: the updates wait for the errors, which are what reads it."""
+    algo, optimizer = lrajax.lra_e(lrajax.mlp((7, 12, 12, 12, 12, 3))), optax.sgd(0.01)
+    step = training.make_train_step(algo, optimizer)
+    state = training.init_state(algo, optimizer, jax.random.key(0))
+    batches = lrajax.Batch(np.zeros((9, 5, 7), np.float32), np.zeros((9, 5, 3), np.float32))
+
+    def run(state, batches):
+        return jax.lax.scan(lambda *operands: (step(*operands)[0], None), state, batches)[0]
+
+    program = jax.jit(run).lower(state, batches).compile().as_text()
+    # before the loop, three W and three E: what is handed over is not the caller's
+    assert program.count("= f32[12,12]{1,0} copy(") <= 6
+
+
+def test_updates_that_wait_are_the_same_unless_the_error_is_lost():
+    updates = {"w": jnp.arange(6.0).reshape(2, 3)}
+    for error in (jnp.ones((4, 2)), jnp.ones((0, 2))):
+        chex.assert_trees_all_equal(steps.once_known(error, updates), updates)
+    assert np.isnan(steps.once_known(jnp.full((4, 2), jnp.nan), updates)["w"]).all()

@@ -32,6 +32,7 @@ from lrajax.steps import (
     local_deltas,
     local_updates,
     mirrored,
+    once_known,
     output_error,
     predict,
     scaled,
@@ -101,7 +102,8 @@ def lra_e(
         updates = local_updates(network, params.forward, lambda_, deltas, reduction)  # (7) or (8)
         # ΔE = γ (ΔW)ᵀ; E is stored as its transpose already.
         mirror = mirrored(params.feedback, updates)
-        return Params(updates, jax.tree.map(functools.partial(scaled, gamma), mirror))
+        feedback = jax.tree.map(functools.partial(scaled, gamma), mirror)
+        return once_known(lambda_.errors[0], Params(updates, feedback))
 
     return Algorithm(
         init=init,

@@ -1,5 +1,6 @@
 """Layers with weights: fully connected, convolutional, locally connected."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,13 +21,7 @@ def dense(n_in: int, n_out: int, activation: str | Activation = "tanh") -> Layer
       ValueError: a width below 1, or an unknown activation.
     """
     n_in, n_out = count("n_in", n_in), count("n_out", n_out)
-
-    def init(key, initializer):
-        return {"w": initializer(key, (n_in, n_out)), "b": jnp.zeros(n_out)}
-
-    def init_feedback(key, initializer):
-        return {"w": initializer(key, (n_in, n_out))}
-
+    init, init_feedback = _matrices(n_in, n_out)
     return Layer(
         in_shape=(n_in,),
         out_shape=(n_out,),
@@ -37,6 +32,19 @@ def dense(n_in: int, n_out: int, activation: str | Activation = "tanh") -> Layer
         # E is kept in the orientation of W, so that no transpose is ever materialised.
         feedback=lambda e, z_below, error: e["w"] @ error,
     )
+
+
+@functools.cache
+def _matrices(n_in: int, n_out: int) -> tuple[Callable, Callable]:
+    """What draws W and b, and E: the same functions for layers of one size (`steps.drawn`)."""
+
+    def init(key, initializer):
+        return {"w": initializer(key, (n_in, n_out)), "b": jnp.zeros(n_out)}
+
+    def init_feedback(key, initializer):
+        return {"w": initializer(key, (n_in, n_out))}
+
+    return init, init_feedback
 
 
 def conv(
