@@ -205,6 +205,8 @@ class Algorithm(NamedTuple):
       init_state: `(params, num_examples) -> state`, what the rule keeps between steps beside its
         parameters, before the first one; None of a rule that keeps nothing. `num_examples` is the
         size of the training set, or None where it is not known.
+      errors_first: whether a step had better have all errors before its first update, to be quick
+        (`lrajax.steps.once_known`); it changes no number.
     """
 
     init: Callable[[PRNGKeyArray], Params]
@@ -214,3 +216,4 @@ class Algorithm(NamedTuple):
     loss: Callable[[Array, Array], Array]
     network: Network | None = None
     init_state: Callable[[Params, int | None], PyTree] | None = None
+    errors_first: bool = False

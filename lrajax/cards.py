@@ -286,8 +286,9 @@ def _flops_of(equation: Any) -> float:
         (contracting, _), _ = how["dimension_numbers"]
         return 2 * math.prod(out) * math.prod(left[axis] for axis in contracting)
     if name == "convolution_in_turn":
-        other, out = (atom.aval.shape for atom in (equation.invars[1], equation.outvars[0]))
-        h, (_, *window, _) = (other, out) if how["update"] else (out, other)
+        first, second, out = (a.aval.shape for a in (*equation.invars, *equation.outvars))
+        cases = {"maps": (out, second), "images": (first, second), "kernels": (second, out)}
+        h, (_, *window, _) = cases[how["gives"]]
         return 2 * math.prod(h) * math.prod(window)
     return 0.0
 

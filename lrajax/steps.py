@@ -238,10 +238,14 @@ def _mirrored(e: PyTree, entry: PyTree) -> PyTree:
 def once_known(error: Float[Array, " B *n"], updates: PyTree) -> PyTree:
     """The updates, to be had once an error is there: the lowest layer's, which comes last.
 
-    Where updates need not wait, XLA starts them before the errors below are there, and since E is
-    still to be read then, copies every E in every step of a `jax.lax.scan`
-    (docs/evidence/speed.md). If the error's first number is NaN, so are the updates.
+    Where updates need not wait, XLA's CPU starts them before the errors below are there, and since
+    E is still to be read then, copies every E in every step of a `jax.lax.scan`
+    (docs/evidence/speed.md). If the error's first number is NaN, so are the updates. On other
+    devices, and inside `jax.shard_map`, where a part of the mini-batch would speak for all of it,
+    nothing waits.
     """
+    if jax.default_backend() != "cpu" or layers.batch_axes(error, updates):
+        return updates
     bad = jnp.isnan(error.ravel()[:1]).any()  # of an empty mini-batch: False
     return jax.tree.map(lambda a: jnp.where(bad, jnp.nan, a), updates)
 

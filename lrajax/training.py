@@ -193,6 +193,8 @@ def make_train_step(
         kept = {} if algo.init_state is None else {"state": state.rule_state}
         lambda_ = algo.compute_targets(state.params, batch, key=key, **kept)
         updates = algo.calc_updates(state.params, lambda_)
+        if algo.errors_first:
+            updates = steps.once_known(lambda_.errors[0], updates)
         metrics = measure(algo, batch.y, lambda_.z[-1])
 
         def mean_loss(params: Params) -> Array:

@@ -32,7 +32,6 @@ from lrajax.steps import (
     local_deltas,
     local_updates,
     mirrored,
-    once_known,
     output_error,
     predict,
     scaled,
@@ -102,8 +101,7 @@ def lra_e(
         updates = local_updates(network, params.forward, lambda_, deltas, reduction)  # (7) or (8)
         # ΔE = γ (ΔW)ᵀ; E is stored as its transpose already.
         mirror = mirrored(params.feedback, updates)
-        feedback = jax.tree.map(functools.partial(scaled, gamma), mirror)
-        return once_known(lambda_.errors[0], Params(updates, feedback))
+        return Params(updates, jax.tree.map(functools.partial(scaled, gamma), mirror))
 
     return Algorithm(
         init=init,
@@ -112,6 +110,7 @@ def lra_e(
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
         network=network,
+        errors_first=True,  # E is read for errors and written by updates
     )
 
 
