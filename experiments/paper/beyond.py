@@ -38,15 +38,10 @@ REC_LRA = {
     "gamma": 0.5,
 }
 # E starts small and decays as W does, so that it comes to Wᵀ (docs/evidence/layers.md).
-CIFAR10_LRA_E = {
-    "derivative": False,
-    "beta": 0.01,
-    "weight_decay": 0.3,
-    "w_init": "glorot",
-    "e_init": "glorot:0.1",
-}
+CIFAR10_FEEDBACK = {"weight_decay": 0.3, "w_init": "glorot", "e_init": "glorot:0.1"}
+CIFAR10_LRA_E = {"derivative": False, "beta": 0.01, **CIFAR10_FEEDBACK}
 # λ of four from 0.001 to 0.008, with 10,000 images for training; decay, γ and V2 change little.
-CIFAR10_REC_LRA = {"lr": 0.002, "weight_decay": 0.3, "w_init": "glorot", "e_init": "glorot:0.1"}
+CIFAR10_REC_LRA = {"lr": 0.002, **CIFAR10_FEEDBACK}
 
 UNITS_LRA_E = {"opt": "adam", "lr": 0.001, "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
@@ -120,7 +115,7 @@ def networks(scale: Scale) -> Iterator[Cell]:
 
 
 def cifar10(scale: Scale) -> Iterator[Cell]:
-    """Six epochs of convolutional networks on CIFAR-10."""
+    """Six epochs of convolutional networks on CIFAR-10, and thirty with crops too."""
     common = {"dataset": "cifar10", "width": 32, "activation": "relu", "epochs": 6, **FALLING}
     flipped = {"augment": ("flip",), **common}
     for name, algo, flags in (
@@ -131,6 +126,14 @@ def cifar10(scale: Scale) -> Iterator[Cell]:
         yield scale.cell(
             "cifar10", name, probe=probes.ALIGNMENT, algo=algo, network="vgg5", **flags
         )
+    cropped = {**common, "augment": ("flip", "crop"), "epochs": 30}
+    for algo, flags in (
+        ("backprop", {}),
+        ("kolen_pollack", CIFAR10_FEEDBACK),
+        ("lra_e", CIFAR10_LRA_E),
+    ):
+        settings = {"algo": algo, "network": "vgg5", **flags, **cropped}
+        yield scale.cell("cifar10", f"{algo}-30", probe=probes.ALIGNMENT, **settings)
     residual = {**flipped, "network": "resnet_small", **CIFAR10_REC_LRA}
     yield scale.cell("cifar10", "rec_lra", probe=probes.ALIGNMENT, algo="rec_lra", **residual)
 
