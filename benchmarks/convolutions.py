@@ -29,7 +29,7 @@ STEP_NOTE = (
     "`vgg5` with 32 features, relu, batch 50, Adam; LRA-E without derivatives (V2). `jax.grad` "
     "takes the gradient through the same layers. Steps run in one scan, as in an epoch. PyTorch, "
     "where it is installed, computes the same answers eagerly, channels last, on one thread or on "
-    "its own number of them, whichever is faster."
+    "its own number of them, whichever is faster. Memory is the compiler's own account."
 )
 EPOCH_NOTE = (
     "A training epoch over uint8 images: shuffle, conversion, mean loss and error. PyTorch's has "
@@ -47,10 +47,11 @@ def measure(options: Options) -> Section:
     y = np.eye(OUTPUTS, dtype=np.float32)[rng.integers(OUTPUTS, size=(count, BATCH))]
     batches = lrajax.Batch(jnp.asarray(x), jnp.asarray(y))
     found = trainers()
-    calls = {
-        name: workload.prepare(workload.steps(trainer), trainer, batches).call
+    scans = {
+        name: workload.prepare(workload.steps(trainer), trainer, batches)
         for name, trainer in found.items()
     }
+    calls = {name: scan.call for name, scan in scans.items()}
     peer = None
     if torch is not None:
         peer = Peer(found["backprop"], batches.x[0])
@@ -63,6 +64,7 @@ def measure(options: Options) -> Section:
             "step of": name,
             "step (ms)": timing.spread(seconds[name], 1e3 / count),
             "over jax.grad": ratios[name],
+            "peak memory (MB)": megabytes(scans.get(name), batches),
         }
         for name in calls
     ]
@@ -72,12 +74,13 @@ def measure(options: Options) -> Section:
 
 
 def trainers() -> dict[str, workload.Trainer]:
-    """The baseline and three rules, all from W by fan-in."""
+    """The baseline and the rules, all from W by fan-in."""
     network = networks.vgg5(IMAGE, OUTPUTS, width=WIDTH)
     rules = {
         "backprop": lrajax.backprop(network, w_init="fan_in"),
         "lra_e": lrajax.lra_e(network, derivative=False, w_init="fan_in"),
         "dfa": lrajax.dfa(network, w_init="fan_in"),
+        "dtp": lrajax.dtp(network, w_init="fan_in"),
     }
     optimizer = optax.adam(LEARNING_RATE)
 
@@ -115,6 +118,12 @@ def by_grad(
         return training.TrainState(params, opt_state, state.key, state.step + 1), value
 
     return workload.Trainer(init, step)
+
+
+def megabytes(scan: workload.Prepared | None, batches: lrajax.Batch) -> float | None:
+    """Peak memory of a scan, where there is an account of it."""
+    used = scan and workload.peak_bytes(scan.program, batches)
+    return used / 1e6 if used else None
 
 
 def epochs_of(

@@ -152,7 +152,7 @@ def compile_scan(point: Point) -> Compiled:
     return Compiled(
         lambda: jax.block_until_ready(program(states, batches)),
         compile_seconds,
-        peak_bytes(program, batches),
+        workload.peak_bytes(program, batches),
     )
 
 
@@ -162,21 +162,6 @@ def place(num_devices: int, states, batches):
     replicated = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec(None, "devices"))
     return jax.device_put(states, replicated), jax.device_put(batches, split)
-
-
-def peak_bytes(program, batches) -> int | None:
-    """Memory of the scan by the compiler's account, all mini-batches but one left out."""
-    analysis = program.memory_analysis()
-    if analysis is None:
-        return None
-    data = sum(a.nbytes for a in batches) // batches.x.sharding.num_devices
-    return (
-        analysis.argument_size_in_bytes
-        + analysis.output_size_in_bytes
-        + analysis.temp_size_in_bytes
-        - analysis.alias_size_in_bytes
-        - data * (len(batches.x) - 1) // len(batches.x)
-    )
 
 
 def emulated_rows(numbers: tuple[int, ...], options: Options) -> list[dict]:

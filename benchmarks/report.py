@@ -5,13 +5,17 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import pickle
 import platform
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import history
 import jax
 from timing import Spread
+
+from lrajax.runs import records
 
 PACKAGES = ("lrajax", "jax", "jaxlib", "optax", "numpy", "torch")
 
@@ -89,9 +93,16 @@ def environment(argv: Sequence[str]) -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := version(name))},
+        "commit": records.commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": " ".join(["python benchmarks/run.py", *map(without_folders, argv)]),
     }
+
+
+def same(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether two runs differ in nothing but when they began and what else the machine did."""
+    changing = {"date", "load_average"}
+    return all(old.get(name) == new[name] for name in new.keys() - changing)
 
 
 def processor() -> str:
@@ -116,8 +127,11 @@ def without_folders(argument: str) -> str:
     return f"{name}{equals}{pathlib.PurePath(value).name}" if equals else argument
 
 
+UNFINISHED = "unfinished.pickle"
+
+
 class Report:
-    """Collects sections; `write` may be called after each, so that a crash loses none."""
+    """Collects sections; `write` is called after each, so that a crash loses none."""
 
     def __init__(self, argv: Sequence[str], quick: bool):
         """Notes the environment."""
@@ -126,11 +140,28 @@ class Report:
         self.sections: dict[str, Section] = {}
         self.skipped: dict[str, str] = {}
 
+    @classmethod
+    def begin(cls, argv: Sequence[str], quick: bool, folder: pathlib.Path) -> "Report":
+        """A new report, or the one of the same command, code and machine that was cut off there."""
+        new, kept = cls(argv, quick), folder / UNFINISHED
+        if kept.exists():
+            old = pickle.loads(kept.read_bytes())  # of this program's own
+            if same(old.environment, new.environment):
+                return old
+        return new
+
     def write(self, folder: pathlib.Path) -> None:
-        """Writes benchmark.json and BENCHMARKS.md."""
+        """Writes benchmark.json and BENCHMARKS.md, and what a run that is cut off goes on from."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "benchmark.json").write_text(json.dumps(self.as_json(), indent=1) + "\n")
         (folder / "BENCHMARKS.md").write_text(self.as_markdown(), encoding="utf-8")
+        (folder / UNFINISHED).write_bytes(pickle.dumps(self))
+
+    def end(self, folder: pathlib.Path) -> None:
+        """Enters a whole run, if it is not a quick one, into the folder's history."""
+        (folder / UNFINISHED).unlink(missing_ok=True)
+        if not self.quick:
+            history.add(folder, self.as_json())
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain data; a `Spread` becomes a dictionary."""
@@ -160,6 +191,8 @@ class Report:
                 parts += [f"### {table.name}", markdown_table(table.rows), table.note]
         if self.skipped:
             parts += ["## Not measured", markdown_list(self.skipped)]
+        if not self.quick:
+            parts.append(f"Runs so far: [{history.ROWS}]({history.ROWS}), ![]({history.PICTURE})")
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def preamble(self) -> str:

@@ -43,7 +43,7 @@ EP_REPOSITORY = commandline.define_path(
 
 
 def main(argv: list[str]) -> None:
-    """Runs the sections in order and writes the report after each."""
+    """Runs the sections in order, those of a run that was cut off left out; a report after each."""
     logging.set_verbosity(logging.ERROR)  # JAX's search for devices is no news
     unknown = [name for name in ONLY.value if name not in SECTIONS]
     if unknown or len(argv) > 1:
@@ -51,8 +51,10 @@ def main(argv: list[str]) -> None:
             f"run.py: unknown {(unknown or argv[1:])[0]!r}: sections are {', '.join(SECTIONS)}"
         )
     options = report.Options(QUICK.value, AUTHORS_SCRIPT.value, EP_REPOSITORY.value)
-    found = report.Report(sys.argv[1:], options.quick)
-    bar = tqdm(ONLY.value, unit="section")
+    folder = pathlib.Path(OUT.value)
+    found = report.Report.begin(sys.argv[1:], options.quick, folder)
+    there = found.sections.keys() | found.skipped
+    bar = tqdm([name for name in ONLY.value if name not in there], unit="section")
     for name in bar:
         bar.set_description(name)
         try:
@@ -63,7 +65,8 @@ def main(argv: list[str]) -> None:
         else:
             found.sections[name] = section
             report.show(name, section)
-        found.write(pathlib.Path(OUT.value))
+        found.write(folder)
+    found.end(folder)
 
 
 if __name__ == "__main__":

@@ -150,6 +150,21 @@ def prepare(function: Callable, trainer: Trainer, data: Any) -> Prepared:
     return Prepared(lambda: jax.block_until_ready(program(state, data)), program)
 
 
+def peak_bytes(program: jax.stages.Compiled, batches: lrajax.Batch) -> int | None:
+    """Memory of the scan by the compiler's account, all mini-batches but one left out."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return None
+    data = sum(a.nbytes for a in batches) // batches.x.sharding.num_devices
+    return (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+        - data * (len(batches.x) - 1) // len(batches.x)
+    )
+
+
 def check_finite(tree: Any) -> None:
     """Raises FloatingPointError if a floating-point number of the tree is not finite."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]

@@ -3,8 +3,10 @@
 What is counted are products of HLO, which conftest.py's want of LLVM's optimisations leaves alone.
 """
 
+import importlib.util
 import json
 import pathlib
+import sys
 
 import commands
 import pytest
@@ -124,6 +126,32 @@ def test_missing_files_and_missing_torch_are_named(tmp_path):
     assert "no file mnist_torch.py" in skipped["authors"]
     assert "no file model_utils.py" in skipped["equil_prop"]
     assert torch or "pip install torch" in skipped["torch"]
+
+
+def test_a_run_that_was_cut_off_goes_on_and_one_that_ends_is_history(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    spec = importlib.util.spec_from_file_location("report", FOLDER / "report.py")
+    report = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "report", report)  # experiments/ has one of this name
+    spec.loader.exec_module(report)
+    import history
+
+    def begin(*words):
+        return report.Report.begin(words, quick=False, folder=tmp_path)
+
+    first = begin("--only=a,b")
+    first.sections["a"] = report.Section([], [report.Bound("x ≤ 1", 0.5, True)])
+    first.write(tmp_path)
+    assert begin("--only=b").sections == {}  # another command
+    again = begin("--only=a,b")
+    assert again.sections == first.sections
+    again.end(tmp_path)
+    assert begin("--only=a,b").sections == {}
+    again.end(tmp_path)
+    rows = history.read(tmp_path)
+    assert [row["bounds"] for row in rows] == [{"x ≤ 1": 0.5}] * 2
+    assert rows[0].keys() >= {"device", "versions", "commit", "date"}
+    assert "<svg" in (tmp_path / history.PICTURE).read_text()
 
 
 def test_unknown_section_is_refused_in_one_line(tmp_path):
