@@ -259,7 +259,7 @@ def shape_of(folder: Folder, data_dir: Any = None) -> tuple[tuple[int, ...], int
     return dataset.image_shape, dataset.num_classes
 
 
-def start(algo: lrajax.Algorithm, seed: int, num_examples: int) -> lrajax.Params:
+def start(algo: lrajax.Algorithm, seed: int | jax.Array, num_examples: int) -> lrajax.Params:
     """The parameters that a seed's run began with, as `predict` takes them."""
     key = jax.random.key(seed)
     return training.to_predict(training.init_state(algo, optax.identity(), key, num_examples))

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,9 +53,10 @@ class Probe:
         local_loss = settings.hyperparameters.get("local_loss", "gaussian")
         self.local_loss = losses.LOCAL_LOSSES[local_loss]
         self.clipped = named.rule(settings.algo).clipped
+        self.start = jax.jit(self._start)
         self._measure = jax.jit(self._measures)
 
-    def start(self, seed: int, values: Mapping[str, float]) -> lrajax.Params:
+    def _start(self, seed: int | jax.Array, values: Mapping[str, Any]) -> lrajax.Params:
         """The parameters that a seed's run began with."""
         algo = self.settings.make_algorithm(*self.shape, values)
         return reading.start(algo, seed, len(self.dataset.train.y))
@@ -68,14 +69,19 @@ class Probe:
 
     def measure(self, params: lrajax.Params, values: Mapping[str, float]) -> Measures:
         """Everything, on the host, of parameters and the swept values they were trained with."""
-        valid, test = (self._batch(part) for part in (self.dataset.valid, self.dataset.test))
-        few = jax.tree.map(lambda a: a[:BATCH], valid)
         with jax.default_matmul_precision("float32"):  # as the runs were trained
-            return jax.tree.map(np.asarray, self._measure(params, values, few, test))
+            return jax.tree.map(np.asarray, self._measure(params, values, *self.batches))
 
-    def _batch(self, examples: Examples) -> lrajax.Batch:
-        rows = jnp.arange(len(examples.y))
-        return training.to_batch(examples, rows, **self.scale)
+    @functools.cached_property
+    def batches(self) -> tuple[lrajax.Batch, lrajax.Batch]:
+        """The first validation examples, and the test set."""
+
+        @jax.jit
+        def batch(examples):
+            return training.to_batch(examples, jnp.arange(len(examples.y)), **self.scale)
+
+        valid, test = self.dataset.valid, self.dataset.test
+        return batch(Examples(*(part[:BATCH] for part in valid))), batch(test)
 
     def _measures(
         self,
