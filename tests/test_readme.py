@@ -66,6 +66,19 @@ def test_the_headline_is_that_of_the_results():
     assert cell in (ROOT / "RESULTS.md").read_text()
 
 
+def test_the_errors_on_colour_images_are_those_of_the_results():
+    """One seed's, by rule."""
+    text = " ".join(README.split())
+    for rule, said in (
+        ("backprop", "{} % by backprop"),
+        ("kolen_pollack", "{} % by Kolen-Pollack"),
+        ("lra_e", "{} % by LRA-E"),
+    ):
+        record = json.loads((ROOT / "results" / "cifar10" / f"{rule}-30.json").read_text())
+        assert len(record["settings"]["seeds"]) == 1
+        assert said.format(f"{record['summary']['test_error_mean']:.2f}") in text
+
+
 def test_every_link_of_a_release_is_absolute_and_leads_to_a_file(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / ".github")
     import release_pages
