@@ -1,19 +1,23 @@
 """experiments/report.py on runs of experiments/train.py."""
 
+import dataclasses
 import json
 import re
 import shutil
 import struct
 
+import chex
+import jax
 import numpy as np
 import pytest
 from commands import EXPERIMENTS, run
 from test_tables import ERRORS, SWEEP, rows
 
 import lrajax
-from lrajax import data
+from lrajax import data, training
 from lrajax.runs import presets, reading, tables, trackers
 from lrajax.runs.commands import report
+from lrajax.runs.experiment import Experiment
 from lrajax.runs.page import contents, figures, measures, page
 
 SMALL = ("--width=16", "--hidden_layers=2", "--epochs=2")
@@ -198,6 +202,17 @@ def test_backprop_is_measured_against_the_same_draws_and_slopes():
         settings = presets.resolve("backprop", activation=activation, **small)
         probe = measures.Probe(settings, digits)
         np.testing.assert_allclose(probe.measure(probe.start(0, {}), {}).angles, 0, atol=0.1)
+
+
+def test_a_run_of_the_largest_seed_is_measured_from_its_own_start():
+    """Such a number is no 32-bit integer with a sign."""
+    digits, seed = data.load("digits"), 2**32 - 1
+    settings = presets.resolve("lra_e", hidden_layers=1, width=4)
+    settings = dataclasses.replace(settings, seeds=(seed,))
+    state = Experiment(settings, digits).start().state
+    began = jax.tree.map(lambda a: np.squeeze(a, 0), training.to_predict(state))
+    found = measures.Probe(settings, digits).start(seed, {})
+    chex.assert_trees_all_equal(found, began)
 
 
 def params_with(weights):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from jaxtyping import PRNGKeyArray
 
 import lrajax
 from lrajax import data, training
@@ -246,7 +247,7 @@ def load(
         )
     shape = shape_of(read, data_dir)
     algo = read.settings.make_algorithm(*shape, read.settings.swept(runs[found[0]]))
-    like = jax.eval_shape(lambda: start(algo, 0, 1))
+    like = jax.eval_shape(lambda: start(algo, jax.random.key(0), 1))
     params = jax.tree.map(jax.numpy.asarray, read.params(found[0], like))
     return Loaded(read.settings.make_network(*shape), algo, params)
 
@@ -259,7 +260,6 @@ def shape_of(folder: Folder, data_dir: Any = None) -> tuple[tuple[int, ...], int
     return dataset.image_shape, dataset.num_classes
 
 
-def start(algo: lrajax.Algorithm, seed: int | jax.Array, num_examples: int) -> lrajax.Params:
-    """The parameters that a seed's run began with, as `predict` takes them."""
-    key = jax.random.key(seed)
+def start(algo: lrajax.Algorithm, key: PRNGKeyArray, num_examples: int) -> lrajax.Params:
+    """The parameters that a run began with, as `predict` takes them, from its seed's key."""
     return training.to_predict(training.init_state(algo, optax.identity(), key, num_examples))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 import lrajax
 from lrajax import diagnostics, layers, losses, training
@@ -53,13 +54,16 @@ class Probe:
         local_loss = settings.hyperparameters.get("local_loss", "gaussian")
         self.local_loss = losses.LOCAL_LOSSES[local_loss]
         self.clipped = named.rule(settings.algo).clipped
-        self.start = jax.jit(self._start)
+        self._start = jax.jit(self._start_from)
         self._measure = jax.jit(self._measures)
 
-    def _start(self, seed: int | jax.Array, values: Mapping[str, Any]) -> lrajax.Params:
+    def start(self, seed: int, values: Mapping[str, float]) -> lrajax.Params:
         """The parameters that a seed's run began with."""
+        return self._start(jax.random.key(seed), values)
+
+    def _start_from(self, key: PRNGKeyArray, values: Mapping[str, Any]) -> lrajax.Params:
         algo = self.settings.make_algorithm(*self.shape, values)
-        return reading.start(algo, seed, len(self.dataset.train.y))
+        return reading.start(algo, key, len(self.dataset.train.y))
 
     @functools.cached_property
     def like(self) -> lrajax.Params:
