@@ -109,7 +109,7 @@ def _below(error: Array, kernel: Array, pads: Pads) -> Array:
     (top, bottom), (left, right) = pads
     height, width = (side - 1 for side in kernel.shape[:2])
     if _in_tiles(kernel.shape):
-        padded = error_below_tiles(_padded(error, ((0, 0), (0, 0))), kernel)
+        padded = error_below_tiles(_padded(error), kernel)
         images = padded[:, top : error.shape[1] + height - bottom]
         return images[:, :, left : error.shape[2] + width - right]
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
@@ -126,8 +126,7 @@ def _kernel(images: Array, error: Array, pads: Pads) -> Array:
     if images.shape[3] < FEW:
         return _update_of_windows(images, error, pads, kernel_shape)
     if _in_tiles(kernel_shape):
-        whole = _padded(computed_once(error), ((0, 0), (0, 0)))
-        return update_of_tiles(_padded(images, pads), whole)
+        return update_of_tiles(_padded(images, pads), _padded(computed_once(error)))
     of_channels = images.transpose(3, 1, 2, 0)  # [C, H, W, B]
     of_features = computed_once(error).transpose(1, 2, 0, 3)  # [H', W', B, F]
     return _maps(of_channels, of_features, pads).transpose(1, 2, 0, 3)
@@ -156,7 +155,7 @@ def _in_tiles(kernel_shape: tuple[int, ...]) -> bool:
     return sides == [3, 3] and min(channels, features) >= MANY
 
 
-def _padded(images: Array, pads: Pads) -> Array:
+def _padded(images: Array, pads: Pads = ((0, 0), (0, 0))) -> Array:
     """Images with zeros around them, and with one more row and column where they are odd."""
     (top, bottom), (left, right) = pads
     bottom += (images.shape[1] + top + bottom) % 2

@@ -7,6 +7,7 @@ the trials that have ended, so that a search that was killed, and goes on, asks 
 asked.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -146,13 +147,16 @@ def _schemes(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _study(name: str, storage: Callable[[], Any], complaint: str) -> optuna.Study:
     """The study of that name; ValueError with the complaint if the storage cannot be used."""
-    for last in (False, True):  # of two that make a database at once one fails, and finds it made
-        try:
-            return optuna.create_study(study_name=name, storage=storage(), load_if_exists=True)
-        except Exception as error:  # of any driver there is
-            if last:
-                raise ValueError(complaint) from error
-    raise AssertionError
+
+    def made():
+        return optuna.create_study(study_name=name, storage=storage(), load_if_exists=True)
+
+    with contextlib.suppress(Exception):  # of two that make a database at once one fails,
+        return made()
+    try:  # and finds it made
+        return made()
+    except Exception as error:  # of any driver there is
+        raise ValueError(complaint) from error
 
 
 class _Held(JournalFileSymlinkLock):
