@@ -47,10 +47,7 @@ def measure(options: Options) -> Section:
     y = np.eye(OUTPUTS, dtype=np.float32)[rng.integers(OUTPUTS, size=(count, BATCH))]
     batches = lrajax.Batch(jnp.asarray(x), jnp.asarray(y))
     found = trainers()
-    scans = {
-        name: workload.prepare(workload.steps(trainer), trainer, batches)
-        for name, trainer in found.items()
-    }
+    scans = workload.prepare_all(workload.steps, found, batches)
     calls = {name: scan.call for name, scan in scans.items()}
     peer = None
     if torch is not None:
@@ -149,22 +146,22 @@ def epochs_of(
         calls |= {(PEER, how): peer.epoch(x, y, bool(names)) for how, names in AUGMENTS.items()}
     seconds = timing.interleaved(calls, options.repeats)
 
-    def over_peer(case):
-        return None if peer is None else timing.ratio(seconds[case], seconds[PEER, case[1]])
+    def over_peer(rule, how):
+        return None if peer is None else timing.ratio(seconds[rule, how], seconds[PEER, how])
 
     rows = [
         {
-            "epoch of": case[0],
-            "augmentation": case[1],
-            "epoch over its steps (ms)": timing.spread(seconds[case], 1e3 / count),
-            "over PyTorch's": over_peer(case),
+            "epoch of": rule,
+            "augmentation": how,
+            "epoch over its steps (ms)": timing.spread(seconds[rule, how], 1e3 / count),
+            "over PyTorch's": over_peer(rule, how),
         }
-        for case in calls
+        for rule, how in calls
     ]
     bounds = [
-        at_most(f"{rule}'s epoch on vgg5, augmentation {how}, ≤ PyTorch's", over_peer(case), 1)
-        for case in calls
-        if peer is not None and (rule := case[0]) != PEER and (how := case[1])
+        at_most(f"{rule}'s epoch on vgg5, augmentation {how}, ≤ PyTorch's", over_peer(rule, how), 1)
+        for rule, how in calls
+        if peer is not None and rule != PEER
     ]
     return Table("epochs", rows, EPOCH_NOTE), bounds
 

@@ -15,6 +15,7 @@ import history
 import jax
 from timing import Spread
 
+from lrajax import checkpoint
 from lrajax.runs import records
 
 PACKAGES = ("lrajax", "jax", "jaxlib", "optax", "numpy", "torch")
@@ -155,7 +156,7 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "benchmark.json").write_text(json.dumps(self.as_json(), indent=1) + "\n")
         (folder / "BENCHMARKS.md").write_text(self.as_markdown(), encoding="utf-8")
-        (folder / UNFINISHED).write_bytes(pickle.dumps(self))
+        checkpoint.write(folder / UNFINISHED, pickle.dumps(self))
 
     def end(self, folder: pathlib.Path) -> None:
         """Enters a whole run, if it is not a quick one, into the folder's history."""

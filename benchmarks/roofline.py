@@ -126,12 +126,11 @@ def moved_rows(depth: int, batch: int, options: Options) -> list[dict]:
         BASELINE: workload.plain_backprop(layer_sizes),
         "lra_e": workload.rule("lra_e", layer_sizes),
     }
-    calls = {
-        name: workload.prepare(workload.steps(trainer), trainer, batches).call
-        for name, trainer in trainers.items()
+    scans = workload.prepare_all(workload.steps, trainers, batches)
+    calls = {name: scan.call for name, scan in scans.items()}
+    calls |= {
+        ("limit", name): products_and_updates(layer_sizes, batch, name, count) for name in trainers
     }
-    limits = {name: products_and_updates(layer_sizes, batch, name, count) for name in trainers}
-    calls |= {("limit", name): call for name, call in limits.items()}
     seconds = timing.interleaved(calls, options.repeats)
     return [
         {

@@ -5,7 +5,7 @@ sweep of any order takes one product up and one down for each pair of layers.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -107,17 +107,13 @@ def step_rows(depth: int, options: Options) -> list[dict]:
         PRESET: workload.rule("equil_prop", layer_sizes, **preset),
     }
     batches = workload.random_batches(10 if options.quick else 60)
-    calls: dict[str, Callable[[], None]] = {
-        name: workload.prepare(workload.steps(trainer), trainer, batches).call
-        for name, trainer in trainers.items()
-    }
-    seconds = timing.interleaved(calls, options.repeats)
+    scans = workload.prepare_all(workload.steps, trainers, batches)
+    seconds = timing.interleaved({name: s.call for name, s in scans.items()}, options.repeats)
     return [
         {
             "settling": name,
             "hidden layers": depth,
-            "step (µs)": timing.spread(seconds[name], 1e6 / len(batches.x)),
-            "over jax.grad": timing.ratio(seconds[name], seconds[BASELINE]),
+            **workload.step_cells(seconds, name, len(batches.x)),
         }
         for name in trainers
     ]

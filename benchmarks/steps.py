@@ -61,8 +61,7 @@ def rows_of(depth: int, options: Options) -> tuple[list[dict], list[dict]]:
         {
             "rule": name,
             "hidden layers": depth,
-            "step (µs)": timing.spread(per_step[name], 1e6),
-            "over jax.grad": timing.ratio(per_step[name], per_step[BASELINE]),
+            **workload.step_cells(per_step, name),
             "epoch (s)": timing.spread(per_epoch[name]) if per_epoch else None,
         }
         for name in scans

@@ -5,13 +5,14 @@ that lie on the device already, parameters and optimiser state carried, as in a 
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import timing
 
 import lrajax
 from lrajax import training
@@ -148,6 +149,25 @@ def prepare(function: Callable, trainer: Trainer, data: Any) -> Prepared:
     program = jax.jit(function).lower(state, data).compile()
     check_finite(program(state, data))
     return Prepared(lambda: jax.block_until_ready(program(state, data)), program)
+
+
+def prepare_all(
+    function_of: Callable[[Trainer], Callable], trainers: Mapping[str, Trainer], data: Any
+) -> dict[str, Prepared]:
+    """Compiles every trainer's function, see `prepare`."""
+    return {
+        name: prepare(function_of(trainer), trainer, data) for name, trainer in trainers.items()
+    }
+
+
+def step_cells(
+    seconds: Mapping[str, np.ndarray], name: str, count: int = 1
+) -> dict[str, timing.Spread]:
+    """A table's columns on a trainer's step, of seconds for `count` of them, [repeats] each."""
+    return {
+        "step (µs)": timing.spread(seconds[name], 1e6 / count),
+        "over jax.grad": timing.ratio(seconds[name], seconds[BASELINE]),
+    }
 
 
 def peak_bytes(program: jax.stages.Compiled, batches: lrajax.Batch) -> int | None:
