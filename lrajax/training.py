@@ -163,7 +163,8 @@ def measure(algo: Algorithm, y: Array, prediction: Array) -> Metrics:
     """Mean loss and error of predictions [B, n_classes] against one-hot labels."""
     wrong = prediction.argmax(axis=-1) != y.argmax(axis=-1)
     # Of half precision a mean over many examples would be worth little.
-    wide = prediction.astype(jnp.promote_types(prediction.dtype, jnp.float32))
+    half = jnp.finfo(prediction.dtype).bits < 32
+    wide = prediction.astype(jnp.float32) if half else prediction
     return Metrics(algo.loss(y, wide).mean(), 100 * wrong.mean())
 
 
@@ -369,7 +370,10 @@ def select_best(
     def mistakes(error: Array) -> Array:
         return jnp.round(error * (num_valid / 100))
 
-    new = Best(params, epoch, metrics.valid.error, metrics.test.error)
+    # In double precision the first errors are float64, those that are measured float32.
+    dtype = jnp.result_type(best.valid_error)
+    errors = (jnp.asarray(measured.error, dtype) for measured in (metrics.valid, metrics.test))
+    new = Best(params, epoch, *errors)
     fewer = (best.epoch == 0) | (mistakes(new.valid_error) < mistakes(best.valid_error))
     better = fewer & all_finite((params, metrics))
     # No choice for each parameter: into every one of those XLA takes what `better` comes from.

@@ -269,6 +269,11 @@ def test_guards_and_promotion_of_ones_own_code_do_not_stop_the_command(command, 
     assert command(*SMALL, "--epochs=1")[0] == 0
 
 
+def test_nor_does_double_precision(command, guarded):
+    with jax.enable_x64(True):
+        assert command(*SMALL, "--epochs=1")[0] == 0
+
+
 def test_nor_any_other(guarded, monkeypatch):
     def main():
         seen.append((jax.config.jax_transfer_guard, jax.config.jax_numpy_dtype_promotion))

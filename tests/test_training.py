@@ -345,3 +345,21 @@ def test_an_epoch_compiles_once_and_its_buffers_can_be_donated(key, sets):
         kept, _ = keeping(kept, *sets)
         assert all(leaf.is_deleted() for leaf in given)
     chex.assert_trees_all_equal(numbers(run), numbers(kept))
+
+
+@pytest.mark.parametrize("rule", ["lra_e", "dtp_sigma", "equil_prop"])
+def test_epochs_in_double_precision_under_strict_promotion(rule):
+    """As JAX_ENABLE_X64 and JAX_NUMPY_DTYPE_PROMOTION have every run of a process."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        algo, optimizer = lrajax.ALGORITHMS[rule](NETWORK), optax.sgd(0.1)
+        step = training.make_train_step(algo, optimizer)
+        epoch = jax.jit(training.make_epoch(algo, step, 4, 2, 255.0))
+        run = training.init_run(algo, optimizer, jax.random.key(0))
+        for number in (1, 2):
+            before = jax.tree.map(jnp.result_type, run)
+            run, metrics = epoch(run, examples(8), examples(6, seed=1), examples(7, seed=2))
+            assert jax.tree.map(jnp.result_type, run) == before
+            assert run.epoch == number
+        assert run.best.epoch in (1, 2)
+        assert run.state.params.forward[0]["w"].dtype == np.float64
+        assert float(metrics.valid.error) >= float(run.best.valid_error)
