@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 import lrajax
 from lrajax import diagnostics, steps, training
+from lrajax.algorithms import _lra_e
 
 BETA, GAMMA = 0.7, 0.9
 
@@ -114,6 +115,35 @@ def test_tied_v2_tends_to_backprop_as_beta_falls(network):
         assert angles(1e-4, derivative=False).max() < 0.1
         assert angles(1e-4, derivative=True).max() > 5
         assert angles(0.1, derivative=False).max() > 1
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_errors_outlive_a_small_beta_in_single_precision(activation):
+    """Six hops of 2β = 0.02 end far below what h's float32 resolves; nothing of them is lost."""
+    network = lrajax.mlp((5, *6 * (8,), 2), activation)
+    rule = lrajax.lra_e(network, beta=0.01, derivative=False)
+    batch = reference.make_batch(network, 7)
+    params = reference.make_params(rule)
+    single, _ = reference.compute(rule, params, batch)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), (params, batch))
+        double, _ = reference.compute(rule, *wide)
+    for ours, exact in zip(single.errors, double.errors, strict=True):
+        ours, exact = np.asarray(ours), np.asarray(exact)
+        error = np.linalg.norm(ours - exact) / np.linalg.norm(exact)
+        assert error < 2e-3
+
+
+def test_a_displacement_is_longer_by_example_and_only_below_what_h_resolves():
+    h = jnp.array([[1.0, -4.0], [1.0, -4.0], [1.0, -4.0], [0.0, 0.0]])
+    displacement = jnp.array([[1e-2, 0.0], [1e-6, -1e-7], [0.0, 0.0], [1e-9, 0.0]])
+    factor = _lra_e.resolvable(displacement, h)
+    assert factor.shape == (4, 1)
+    resolved = 4 * 2**-11.5  # eps of float32 is 2⁻²³
+    np.testing.assert_allclose(factor[:2, 0], [1, resolved / 1e-6], rtol=1e-6)
+    assert np.isfinite(factor[2]) and factor[3] == 1
+    still = _lra_e.align(lrajax.dense(2, 2, "tanh"), h, jnp.tanh(h), 0 * h, lambda y, z: y - z)
+    chex.assert_trees_all_equal(still, (jnp.tanh(h), 0 * h))
 
 
 def test_error_weights_become_the_transpose_if_both_decay(network, batch):

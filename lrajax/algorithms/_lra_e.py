@@ -17,6 +17,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax import initializers, layers, losses
@@ -121,6 +122,22 @@ def align(
     displacement: Array,
     error_unit: Callable[[Array, Array], Array],
 ) -> tuple[Array, Array]:
-    """Target and error of a layer, [B, *out_shape] each, once its pre-activity is displaced."""
-    target = layers.post(layer, h - displacement)  # (6)
-    return target, error_unit(target, z)  # (3) or (4)
+    """Target and error of a layer, [B, *out_shape] each, once its pre-activity is displaced.
+
+    A displacement below what h resolves is taken longer, and the change of activity in proportion:
+    else errors, which shrink from layer to layer, would end where h - β Δh rounds to h.
+    """
+    longer = resolvable(displacement, h)
+    change = (layers.post(layer, h - longer * displacement) - z) / longer
+    return z + change, error_unit(change, jnp.zeros_like(z))  # (6), (3) or (4)
+
+
+def resolvable(displacement: Array, h: Array) -> Array:
+    """Factor from 1 on, an example, that leaves half of h's digits to the displacement, [B, 1...].
+
+    Half of them are the other half's error: rounding costs a change as much as its curvature then.
+    """
+    largest = functools.partial(jnp.max, axis=tuple(range(1, h.ndim)), keepdims=True)
+    limits = jnp.finfo(h.dtype)
+    least = limits.eps**0.5 * largest(jnp.abs(h))
+    return jnp.maximum(1, least / jnp.maximum(largest(jnp.abs(displacement)), limits.tiny))
