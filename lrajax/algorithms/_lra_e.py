@@ -14,6 +14,7 @@ E, subtracted from like W, comes to align with Wᵀ.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -139,5 +140,5 @@ def resolvable(displacement: Array, h: Array) -> Array:
     """
     largest = functools.partial(jnp.max, axis=tuple(range(1, h.ndim)), keepdims=True)
     limits = jnp.finfo(h.dtype)
-    least = limits.eps**0.5 * largest(jnp.abs(h))
+    least = math.sqrt(limits.eps) * largest(jnp.abs(h))
     return jnp.maximum(1, least / jnp.maximum(largest(jnp.abs(displacement)), limits.tiny))
