@@ -3,6 +3,8 @@
 Matrices stand as in the paper: h = W z, activities are columns, [n, B], and layers count from 1.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,10 +52,15 @@ def compute(rule, params, batch, key=None):
     """Λ and updates, operation by operation.
 
     Where tests share shapes each operation is compiled once for all of them: keep to the sizes of
-    the fixtures in conftest.py. A rule with a loop is quicker inside a `jax.jit`.
+    the fixtures in conftest.py.
     """
     lambda_ = rule.compute_targets(params, batch, key=key)
     return lambda_, rule.calc_updates(params, lambda_)
+
+
+def compute_whole(rule, params, batch, key=None):
+    """The same as one program, quicker for a rule with a loop or sizes that few tests have."""
+    return jax.jit(functools.partial(compute, rule))(params, batch, key)
 
 
 def tie(params):

@@ -245,17 +245,22 @@ def test_convolutions_in_tiles_and_both_transposes_are_those_of_xla(sides, pads)
     error = rng.normal(size=in_tiles(images, kernel).shape).astype(np.float32)
 
     def with_transposes(convolve):
+        """Values and both transposes, in a program."""
+
         def below(error, kernel):
             return jax.vjp(lambda image: convolve(image, kernel), images)[1](error)[0]
 
         def update(images, error):
             return jax.vjp(lambda kernel: convolve(images, kernel), kernel)[1](error)[0]
 
-        cases = ((convolve, images, kernel, error), (below, error, kernel, images))
-        for function, *operands, other in (*cases, (update, images, error, kernel)):
-            value, transposed = jax.vjp(function, *operands)
-            yield value
-            yield from transposed(other)
+        def all_of(images, kernel, error):
+            cases = ((convolve, images, kernel, error), (below, error, kernel, images))
+            for function, *operands, other in (*cases, (update, images, error, kernel)):
+                value, transposed = jax.vjp(function, *operands)
+                yield value, *transposed(other)
+
+        found = jax.jit(lambda *operands: list(all_of(*operands)))(images, kernel, error)
+        return jax.tree.leaves(found)
 
     for a, b in zip(with_transposes(in_tiles), with_transposes(of_xla), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())

@@ -40,8 +40,9 @@ def case(name):
 
 def compute(name, rule, params, batch, key):
     """As `reference.compute`, compiled whole where that is quicker."""
-    function = functools.partial(reference.compute, rule)
-    return (jax.jit(function) if name.startswith(RELAXING) else function)(params, batch, key)
+    whole = name.startswith(RELAXING)
+    function = reference.compute_whole if whole else reference.compute
+    return function(rule, params, batch, key)
 
 
 def close(actual, expected):
@@ -112,6 +113,13 @@ def test_updates_are_finite_and_of_every_forward_parameter(name, activation):
     _, updates = compute(name, rule, params, reference.make_batch(network, 7), KEY)
     assert training.all_finite(updates)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(updates.forward))
+
+
+@every_rule
+def test_feedback_that_does_not_decay_is_that_which_no_update_moves(name):
+    updates = case(name)[-1]
+    moves = [leaf.any() for leaf in jax.tree.leaves(updates.feedback)]
+    assert lrajax.RULES[name].fixed_feedback == (bool(moves) and not any(moves))
 
 
 @every_rule

@@ -120,7 +120,7 @@ def test_no_decoder_for_the_input_and_the_output(key):
 
 
 def noise_of(rule, params, batch, key):
-    lambda_ = rule.compute_targets(params, batch, key=key)
+    lambda_ = jax.jit(rule.compute_targets)(params, batch, key=key)
     return [c.corrupted - z for c, z in zip(lambda_.aux, lambda_.z[:-2], strict=True)]
 
 

@@ -65,7 +65,7 @@ def test_a_skip_over_convolutions_learns_from_the_activity_below_and_the_outputs
     network = lrajax.networks.vgg5((16, 16, 1), 4, width=2)
     rule = lrajax.rec_lra(network, stride=2, gamma=GAMMA)
     params, batch = reference.make_params(rule), reference.make_batch(network, 7)
-    lambda_, updates = reference.compute(rule, params, batch)
+    lambda_, updates = reference.compute_whole(rule, params, batch)
     assert params.feedback[2]["w"].shape == (8 * 8 * 4, 4)
     below = np.asarray(lambda_.z[1]).reshape(7, -1)
     expected = GAMMA * below.T @ np.asarray(lambda_.errors[-1])

@@ -544,15 +544,6 @@ def test_rate_follows_the_schedule_and_weights_alone_decay_by_it(schedule, rates
                 np.testing.assert_allclose(delta.get("b", -rate), -rate, rtol=1e-4)
 
 
-@pytest.mark.parametrize("algo", lrajax.ALGORITHMS)
-def test_feedback_that_does_not_decay_is_that_which_no_update_moves(algo, network, batch, key):
-
-    rule = lrajax.ALGORITHMS[algo](network)
-    _, updates = reference.compute(rule, reference.make_params(rule), batch, key)
-    moves = [leaf.any() for leaf in jax.tree.leaves(updates.feedback)]
-    assert lrajax.RULES[algo].fixed_feedback == (bool(moves) and not any(moves))
-
-
 def test_a_file_older_than_a_setting_has_its_default():
     assert records.differing({"lr": 0.1}, {"lr": 0.1, "weight_decay": 0.0}) == []
     assert records.differing({"lr": 0.1}, {"lr": 0.1, "weight_decay": 0.5}) == ["weight_decay"]

@@ -208,7 +208,7 @@ def test_evaluate_in_chunks_equals_the_plain_computation(size):
     metrics = jax.jit(
         lambda p, e: training.evaluate(algo, p, e, num_classes=2, max_pixel=255.0, chunk=10)
     )(params, few)
-    z = np.asarray(algo.predict(params, few.x.astype(np.float32) / 255))
+    z = np.asarray(jax.jit(algo.predict)(params, few.x.astype(np.float32) / 255))
     np.testing.assert_allclose(metrics.loss, -np.log(z[np.arange(size), few.y]).mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics.error, 100 * (z.argmax(1) != few.y).mean(), rtol=1e-5)
 
