@@ -19,8 +19,6 @@ from lrajax import algorithms, layers, training
 SIZES = (5, 4, 6, 3, 2)  # those of conftest.py
 PLAIN = {name: dict(rule.plain) for name, rule in lrajax.RULES.items()}
 TRACED = [name for name, rule in lrajax.RULES.items() if rule.traced]
-# Rules with a loop in them are quicker compiled whole.
-RELAXING = ("equil_prop", "predictive_coding")
 every_rule = pytest.mark.parametrize("name", lrajax.ALGORITHMS)
 KEY = jax.random.key(3)
 
@@ -35,14 +33,7 @@ def case(name):
     network = lrajax.mlp(SIZES)
     rule = factory(name)(network)
     params, batch = reference.make_params(rule), reference.make_batch(network, 7)
-    return rule, params, batch, *compute(name, rule, params, batch, KEY)
-
-
-def compute(name, rule, params, batch, key):
-    """As `reference.compute`, compiled whole where that is quicker."""
-    whole = name.startswith(RELAXING)
-    function = reference.compute_whole if whole else reference.compute
-    return function(rule, params, batch, key)
+    return rule, params, batch, *reference.compute_named(name, rule, params, batch, KEY)
 
 
 def close(actual, expected):
@@ -110,7 +101,7 @@ def test_updates_are_finite_and_of_every_forward_parameter(name, activation):
     # Positive, so that no relu is silent for a whole mini-batch, and small, so that no state of
     # equilibrium propagation saturates.
     params = jax.tree.map(lambda a: abs(a) / 4, reference.make_params(rule))
-    _, updates = compute(name, rule, params, reference.make_batch(network, 7), KEY)
+    _, updates = reference.compute_named(name, rule, params, reference.make_batch(network, 7), KEY)
     assert training.all_finite(updates)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(updates.forward))
 
@@ -196,7 +187,7 @@ def test_vmap_over_seeds_equals_a_loop(name):
         rule, stacked, batch, keys
     )
     for i, (params, key) in enumerate(zip(alone, keys, strict=True)):
-        expected = compute(name, rule, params, batch, key)
+        expected = reference.compute_named(name, rule, params, batch, key)
         close(jax.tree.map(lambda a, i=i: a[i], together), expected)
     # Initial parameters are traced only: compiling their draws takes seconds.
     chex.assert_trees_all_equal_shapes_and_dtypes(
@@ -218,7 +209,7 @@ def test_vmap_over_hyperparameters_equals_a_loop(name):
 
     columns = {name: jnp.array([row[name] for row in rows]) for name in defaults}
     together = jax.jit(jax.vmap(of_values))(columns)
-    alone = jax.jit(of_values) if name in RELAXING else of_values
+    alone = jax.jit(of_values) if name in reference.RELAXING else of_values
     updates = []
     for i, row in enumerate(rows):
         expected = alone(row)
@@ -266,8 +257,8 @@ def test_a_rule_that_draws_nothing_ignores_the_key(name, kwargs):
     rule = factory(name)(lrajax.mlp(SIZES), **kwargs)
     if draws(rule, params, batch):
         return
-    without = compute(name, rule, params, batch, None)
-    chex.assert_trees_all_equal(without, compute(name, rule, params, batch, KEY))
+    without = reference.compute_named(name, rule, params, batch, None)
+    chex.assert_trees_all_equal(without, reference.compute_named(name, rule, params, batch, KEY))
 
 
 @every_rule
@@ -277,7 +268,7 @@ def test_mean_is_the_sum_over_the_batch_size(name):
         factory(name)(lrajax.mlp(SIZES), reduction=reduction, **PLAIN[name])
         for reduction in ("mean", "sum")
     )
-    mean, summed = (compute(name, rule, params, batch, KEY)[1] for rule in rules)
+    mean, summed = (reference.compute_named(name, rule, params, batch, KEY)[1] for rule in rules)
     close(mean, jax.tree.map(lambda a: a / 7, summed))
 
 

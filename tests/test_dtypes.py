@@ -44,10 +44,9 @@ def black_and_white(x=np.float32, y=np.float32):
 
 @every_rule
 def test_inputs_and_labels_of_any_dtype_are_as_float32(name):
-    params = reference.make_params(lrajax.ALGORITHMS[name](NETWORK))
-    # Operations compile once for all rules, but loops hold too many.
-    compute = functools.partial(computed, name)
-    compute = jax.jit(compute) if name in ("equil_prop", "predictive_coding") else compute
+    rule = lrajax.ALGORITHMS[name](NETWORK)
+    params = reference.make_params(rule)
+    compute = functools.partial(reference.compute_named, name, rule, key=KEY)
     lambda_, updates = compute(params, black_and_white())
     pairs = [(np.uint8, np.uint8), (bool, bool), (np.float64, np.float64), (np.int8, np.float16)]
     for batch in (black_and_white(*pair) for pair in pairs):
@@ -55,8 +54,7 @@ def test_inputs_and_labels_of_any_dtype_are_as_float32(name):
         chex.assert_trees_all_equal_dtypes(found._replace(x=()), lambda_._replace(x=()))
         close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
         close((found._replace(x=()), changes), (lambda_._replace(x=()), updates))
-        predict = lrajax.ALGORITHMS[name](NETWORK).predict
-        shape = jax.eval_shape(predict, params, batch.x)
+        shape = jax.eval_shape(rule.predict, params, batch.x)
         assert shape.dtype == jnp.float32
 
 

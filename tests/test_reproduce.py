@@ -13,10 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
 from commands import run, start
 
-import lrajax
 from lrajax import data
 from lrajax.runs import presets, records
 from lrajax.runs.commands import commandline, train_flags

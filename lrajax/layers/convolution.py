@@ -6,6 +6,8 @@ kernels makes one grouped convolution, five to forty times as slow as one after 
 (docs/evidence/speed.md). So it is wrapped in an operation with a rule of its own for either.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
@@ -211,6 +213,7 @@ def _varying_alike(*arrays: Array) -> list[Array]:
     ]
 
 
+@functools.cache  # asked for again at every trace and every map
 def _out_type(*operands, **how):
     return jax.make_jaxpr(lambda *given: _in_turn(*given, **how))(*operands).out_avals[0]
 
