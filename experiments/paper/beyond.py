@@ -129,7 +129,7 @@ def cifar10(scale: Scale) -> Iterator[Cell]:
     cropped = {**common, "augment": ("flip", "crop"), "epochs": 30}
     for algo, flags in (
         ("backprop", {}),
-        ("kolen_pollack", CIFAR10_FEEDBACK),
+        ("kolen_pollack", {"decay": 0.0, **CIFAR10_FEEDBACK}),  # that of the optimiser is enough
         ("lra_e", CIFAR10_LRA_E),
     ):
         settings = {"algo": algo, "network": "vgg5", **flags, **cropped}
