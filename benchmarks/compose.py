@@ -40,7 +40,7 @@ def of(depth: int, options: Options) -> list[dict]:
     layer_sizes = workload.sizes(depth)
     rules = {name: workload.rule(name, layer_sizes) for name in RULES}
     trainers = {BASELINE: workload.plain_backprop(layer_sizes), **rules}
-    batches = workload.random_batches(40 if options.quick else 300)
+    batches = workload.random_batches(options.steps)
     whole = lrajax.Batch(*(part.reshape(-1, part.shape[-1]) for part in batches))
     scans = workload.prepare_all(plain_scan, trainers, whole)
     seconds = timing.interleaved({name: s.call for name, s in scans.items()}, options.repeats)

@@ -40,6 +40,11 @@ class Options(NamedTuple):
         return 3 if self.quick else 21
 
     @property
+    def steps(self) -> int:
+        """Training steps in a timed call."""
+        return 5 if self.quick else 300
+
+    @property
     def few_repeats(self) -> int:
         """Rounds of measurements that take seconds each."""
         return 1 if self.quick else 5

@@ -120,7 +120,7 @@ def measure(options: Options) -> Section:
 def moved_rows(depth: int, batch: int, options: Options) -> list[dict]:
     """Steps beside their products and updates, at one depth and batch."""
     layer_sizes = workload.sizes(depth)
-    count = min(40 if options.quick else 300, Point(depth=depth, batch=batch).steps)
+    count = min(options.steps, Point(depth=depth, batch=batch).steps)
     batches = workload.random_batches(count, batch)
     trainers = {
         BASELINE: workload.plain_backprop(layer_sizes),
@@ -196,7 +196,7 @@ def products_and_updates(layer_sizes: Sequence[int], batch: int, name: str, coun
 
 def rows_of(depth: int, options: Options) -> list[dict]:
     """Times of products and steps at one depth, all interleaved."""
-    count = 40 if options.quick else 300
+    count = options.steps
     layer_sizes = workload.sizes(depth)
     products = of_step(layer_sizes)
     batches = workload.random_batches(count)

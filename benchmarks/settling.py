@@ -106,7 +106,7 @@ def step_rows(depth: int, options: Options) -> list[dict]:
         "the factory's": workload.rule("equil_prop", layer_sizes),
         PRESET: workload.rule("equil_prop", layer_sizes, **preset),
     }
-    batches = workload.random_batches(10 if options.quick else 60)
+    batches = workload.random_batches(options.steps // 5)
     scans = workload.prepare_all(workload.steps, trainers, batches)
     seconds = timing.interleaved({name: s.call for name, s in scans.items()}, options.repeats)
     return [

@@ -46,11 +46,11 @@ def trainers(depth: int) -> dict[str, workload.Trainer]:
 
 def rows_of(depth: int, options: Options) -> tuple[list[dict], list[dict]]:
     """Times and matrix products of one depth."""
-    batches = workload.random_batches(40 if options.quick else 300)
+    batches = workload.random_batches(options.steps)
     scans, counts = {}, {}
     for name, trainer in trainers(depth).items():
         # A step of these is 20 steps of relaxation or more.
-        counts[name] = len(batches.x) // (20 if name in RELAXING else 1)
+        counts[name] = max(1, len(batches.x) // (20 if name in RELAXING else 1))
         part = jax.tree.map(lambda a, n=counts[name]: a[:n], batches)
         scans[name] = workload.prepare(workload.steps(trainer), trainer, part)
     products = {name: hlo.count_in(scans[name].program.as_text()) // counts[name] for name in scans}
