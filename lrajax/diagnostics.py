@@ -12,6 +12,7 @@ from lrajax.training import TrainState, all_finite
 from lrajax.transforms import to_unit_range
 
 
+@jax.jit
 def angle(a: PyTree, b: PyTree) -> Array:
     """Angle in degrees, [], between two trees of the same structure, each taken as one vector.
 

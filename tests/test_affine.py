@@ -242,7 +242,8 @@ def test_convolutions_in_tiles_and_both_transposes_are_those_of_xla(sides, pads)
     assert "dot_general" in str(
         jax.make_jaxpr(convolution._maps, static_argnums=2)(images, kernel, pads)
     )
-    error = rng.normal(size=in_tiles(images, kernel).shape).astype(np.float32)
+    shape = jax.eval_shape(in_tiles, images, kernel).shape
+    error = rng.normal(size=shape).astype(np.float32)
 
     def with_transposes(convolve):
         """Values and both transposes, in a program."""

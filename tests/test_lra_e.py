@@ -68,7 +68,7 @@ def test_small_beta_gives_first_order_errors():
         w = reference.paper(params.feedback)
 
         def relative_remainder(beta):
-            lambda_, _ = reference.compute(lrajax.lra_e(network, beta=beta), params, batch)
+            lambda_, _ = reference.compute_whole(lrajax.lra_e(network, beta=beta), params, batch)
             h, e = (jax.tree.map(np.asarray, (None, *t)) for t in (lambda_.h, lambda_.errors))
             first = {
                 l: 2 * beta * (1 - np.tanh(h[l]) ** 2) * (e[l + 1] @ w[l + 1]) for l in w if l < 4
@@ -91,8 +91,8 @@ def test_tied_and_linear_is_backprop_scaled_per_layer(beta):
         batch = reference.make_batch(network, 7)
         rule, yardstick = lrajax.lra_e(network, beta=beta), lrajax.backprop(network)
         tied = reference.tie(reference.make_params(rule))
-        _, ours = reference.compute(rule, tied, batch)
-        _, theirs = reference.compute(yardstick, tied, batch)
+        _, ours = reference.compute_whole(rule, tied, batch)
+        _, theirs = reference.compute_whole(yardstick, tied, batch)
         assert diagnostics.layer_angles(ours, theirs).max() < 1e-3
         hops = (3, 2, 1, 0)
         for update, expected, n in zip(ours.forward, theirs.forward, hops, strict=True):
@@ -109,7 +109,9 @@ def test_tied_v2_tends_to_backprop_as_beta_falls(network):
         def angles(beta, derivative):
             rule = lrajax.lra_e(network, beta=beta, derivative=derivative)
             tied = reference.tie(reference.make_params(rule))
-            (_, ours), (_, theirs) = (reference.compute(r, tied, batch) for r in (rule, yardstick))
+            (_, ours), (_, theirs) = (
+                reference.compute_whole(r, tied, batch) for r in (rule, yardstick)
+            )
             return diagnostics.layer_angles(ours, theirs)
 
         assert angles(1e-4, derivative=False).max() < 0.1
@@ -124,10 +126,10 @@ def test_errors_outlive_a_small_beta_in_single_precision(activation):
     rule = lrajax.lra_e(network, beta=0.01, derivative=False)
     batch = reference.make_batch(network, 7)
     params = reference.make_params(rule)
-    single, _ = reference.compute(rule, params, batch)
+    single, _ = reference.compute_whole(rule, params, batch)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), (params, batch))
-        double, _ = reference.compute(rule, *wide)
+        double, _ = reference.compute_whole(rule, *wide)
     for ours, exact in zip(single.errors, double.errors, strict=True):
         ours, exact = np.asarray(ours), np.asarray(exact)
         error = np.linalg.norm(ours - exact) / np.linalg.norm(exact)

@@ -533,8 +533,9 @@ def test_rate_follows_the_schedule_and_weights_alone_decay_by_it(schedule, rates
     optimizer = settings.make_optimizer({}, 4, settings.make_network((4, 4), 2))
     state = optimizer.init(params)
     gradients = jax.tree.map(jnp.ones_like, params)
+    update = jax.jit(optimizer.update)
     for rate in rates:
-        deltas, state = optimizer.update(gradients, state, params)
+        deltas, state = update(gradients, state, params)
         for part, decay in (("forward", 0.1), ("feedback", 0.1 * learned)):
             pairs = zip(getattr(deltas, part), getattr(params, part), strict=True)
             for delta, theta in ((d, t) for d, t in pairs if t):
