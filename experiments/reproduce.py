@@ -138,7 +138,8 @@ def load(name: str) -> data.Dataset:
 
 def run_cell(cell: cells.Cell, folder: RunFolder) -> dict:
     """Trains a cell's runs, going on where they were left, and measures what its target shows."""
-    experiment = Experiment(cell.settings, load(cell.settings.dataset), num_devices=1)
+    dataset = load(cell.settings.dataset)
+    experiment = Experiment(cell.settings, dataset, num_devices=1, precision=cell.precision)
     measure = cell.probe.curves(experiment)
     done, run = experiment.resume(*folder.resume(jax.eval_shape(experiment.start)))
     bar = tqdm(

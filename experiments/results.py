@@ -37,6 +37,7 @@ TITLES = {
     "rules": "More rules: MLPs of width 256 on MNIST",
     "networks": "Other networks: Fashion-MNIST",
     "cifar10": "CIFAR-10 in six and in thirty epochs",
+    "cifar10_full": "CIFAR-10 at the size of the literature",
     "activations": "Hidden units that are on or off, or compete: Fashion-MNIST",
     "robustness": "Error in % under attack, by size: 3 layers, 2,000 test images of Fashion-MNIST",
     "precision": "Products of bfloat16 operands: 3 layers on MNIST",

@@ -1,6 +1,7 @@
 """Networks for images, and every rule on a network that has every kind of layer."""
 
 import functools
+import pathlib
 
 import chex
 import jax
@@ -95,20 +96,38 @@ def test_architectures_take_flat_images_and_fit_together(name, image_shape):
     assert lambda_.z[-1].shape == (2, 7)
 
 
-def test_resnet18_learns_a_mini_batch_and_predicts_by_what_it_keeps():
-    """A step lowers the loss; an example's answer does not depend on its company."""
-    network = networks.resnet18((8, 8), 3, width=1)
-    rule, optimizer = lrajax.lra_e(network, reduction="mean"), optax.sgd(0.01)
-    params, batch = reference.make_params(rule), reference.make_batch(network, 6)
+def by_fan_in(rule):
+    """Parameters under which activities of wide networks keep their size."""
+    rng = np.random.default_rng(0)
+
+    def draw(a):
+        return jnp.array(rng.normal(size=a.shape) / np.sqrt(a.size // a.shape[-1]), a.dtype)
+
+    return jax.tree.map(draw, jax.eval_shape(rule.init, KEY))
+
+
+@pytest.mark.parametrize("network", ["vgg5", "vgg9", "resnet18"])
+def test_a_step_at_full_size_lowers_the_loss(network, monkeypatch):
+    """And of ResNet-18 an example's answer does not depend on its company."""
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / "experiments")
+    from paper import beyond, cells
+
+    every = beyond.cifar10_full(cells.Scale((0,)))
+    settings = next(c.settings for c in every if c.name == f"lra_e-{network}")
+    rule = settings.make_algorithm((32, 32, 3), 10, {})
+    optimizer = settings.make_optimizer({}, 900, rule.network)
+    params, batch = by_fan_in(rule), reference.make_batch(rule.network, 2)
     rule = rule._replace(init=lambda key: params)
     state = training.init_state(rule, optimizer, KEY)
     step = jax.jit(training.make_train_step(rule, optimizer))
     state, before = step(state, batch)
     state, after = step(state, batch)
     assert after.loss < before.loss
+    if network != "resnet18":
+        return
     assert all(leaf.any() for leaf in jax.tree.leaves(state.layer_states))
     predict, kept = jax.jit(rule.predict), training.to_predict(state)
-    alone = predict(kept, jnp.repeat(batch.x[:1], 6, axis=0))[0]
+    alone = predict(kept, jnp.repeat(batch.x[:1], 2, axis=0))[0]
     np.testing.assert_allclose(alone, predict(kept, batch.x)[0], rtol=1e-5)
 
 

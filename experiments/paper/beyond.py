@@ -40,8 +40,10 @@ REC_LRA = {
 # E starts small and decays as W does, so that it comes to Wᵀ (docs/evidence/layers.md).
 CIFAR10_FEEDBACK = {"weight_decay": 0.3, "w_init": "glorot", "e_init": "glorot:0.1"}
 CIFAR10_LRA_E = {"derivative": False, "beta": 0.01, **CIFAR10_FEEDBACK}
+CIFAR10_KOLEN_POLLACK = {"decay": 0.0, **CIFAR10_FEEDBACK}  # that of the optimiser is enough
 # λ of four from 0.001 to 0.008, with 10,000 images for training; decay, γ and V2 change little.
 CIFAR10_REC_LRA = {"lr": 0.002, **CIFAR10_FEEDBACK}
+FULL_SIZE = {"vgg5": 128, "vgg9": 64, "resnet18": 64}  # networks and their widths
 
 UNITS_LRA_E = {"opt": "adam", "lr": 0.001, "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
@@ -129,13 +131,32 @@ def cifar10(scale: Scale) -> Iterator[Cell]:
     cropped = {**common, "augment": ("flip", "crop"), "epochs": 30}
     for algo, flags in (
         ("backprop", {}),
-        ("kolen_pollack", {"decay": 0.0, **CIFAR10_FEEDBACK}),  # that of the optimiser is enough
+        ("kolen_pollack", CIFAR10_KOLEN_POLLACK),
         ("lra_e", CIFAR10_LRA_E),
     ):
         settings = {"algo": algo, "network": "vgg5", **flags, **cropped}
         yield scale.cell("cifar10", f"{algo}-30", probe=probes.ALIGNMENT, **settings)
     residual = {**flipped, "network": "resnet_small", **CIFAR10_REC_LRA}
     yield scale.cell("cifar10", "rec_lra", probe=probes.ALIGNMENT, algo="rec_lra", **residual)
+
+
+def cifar10_full(scale: Scale) -> Iterator[Cell]:
+    """Networks of the size that others report on, 100 epochs, for an accelerator."""
+    common = {"dataset": "cifar10", "activation": "relu", "epochs": 100, **FALLING}
+    glorot = {"w_init": "glorot", "e_init": "glorot"}
+    rules = {
+        "backprop": {},
+        "lra_e": CIFAR10_LRA_E,
+        "kolen_pollack": CIFAR10_KOLEN_POLLACK,
+        "sign_symmetric": glorot,
+        "dtp_sigma": glorot,
+    }
+    for network, width in FULL_SIZE.items():
+        for algo, own in rules.items():
+            flags = {"network": network, "width": width, "augment": ("flip", "crop"), **own}
+            how = {"seeds": 3, "probe": probes.ALIGNMENT, "precision": "bfloat16"}
+            name = f"{algo}-{network}"
+            yield scale.cell("cifar10_full", name, algo=algo, **how, **common, **flags)
 
 
 def activations(scale: Scale) -> Iterator[Cell]:
@@ -193,6 +214,7 @@ TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
     "rec_lra": rec_lra,
     "networks": networks,
     "cifar10": cifar10,
+    "cifar10_full": cifar10_full,
     "activations": activations,
     "robustness": robustness,
     "precision": precision,

@@ -63,6 +63,7 @@ class Cell:
       settings: of the runs.
       flags: what tells `train.py` these settings, but for the seeds.
       probe: what is measured beside the errors.
+      precision: of matrix products, where a device has several.
     """
 
     target: str
@@ -70,6 +71,7 @@ class Cell:
     settings: Settings
     flags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     probe: probes.Probe = probes.NOTHING
+    precision: str = "float32"
 
     @property
     def command(self) -> str:
@@ -77,6 +79,7 @@ class Cell:
         words = [f"--{name}={spelled(value)}" for name, value in self.flags.items()]
         seeds = len(self.settings.seeds)
         words += [f"--num_seeds={seeds}"] * (seeds > 1)
+        words += [f"--precision={self.precision}"] * (self.precision != "float32")
         return " ".join(("python experiments/train.py", *words, "--data_dir=FOLDER"))
 
 
@@ -108,6 +111,7 @@ class Scale:
         *,
         seeds: int | None = None,
         probe: probes.Probe = probes.NOTHING,
+        precision: str = "float32",
         **flags: Any,
     ) -> Cell:
         """The cell that the flags describe, with so many seeds at most."""
@@ -118,7 +122,7 @@ class Scale:
             epochs=min(settings.epochs, self.epochs),
             **self.smaller,
         )
-        return Cell(target, name, settings, flags, probe)
+        return Cell(target, name, settings, flags, probe, precision)
 
 
 def table1(scale: Scale, target: str = "table1", dataset: str = "mnist") -> Iterator[Cell]:
