@@ -232,7 +232,7 @@ def test_errors_outlive_a_weak_nudge_in_single_precision(network, batch):
     )
     reference = lrajax.backprop(network)
     params = rule.init(jax.random.key(0))
-    angles_of = functools.partial(diagnostics.update_angles_to_backprop, reference, rule)
+    angles_of = functools.partial(lrajax.diagnostics.update_angles_to_backprop, reference, rule)
     angles, _ = jax.jit(angles_of)(params, batch)
     np.testing.assert_allclose(angles, 0, atol=0.05)
 
