@@ -13,7 +13,7 @@ from paper import cells
 
 HOLDS, PART, FAILS = "holds", "holds in part", "does not hold here"
 NOT_ESTABLISHED = "not established"
-MISSING, TOO_FEW = ("not run yet", "open"), ("needs a second seed", "open")
+MISSING, TOO_FEW = ("too few seeds so far", "open"), ("needs a second seed", "open")
 LEARNS = 50  # % of error that a network which learns at all is below
 Evidence = tuple[str, str] | None
 

@@ -86,22 +86,30 @@ def figure2(records: dict[str, dict]) -> Figure:
 
 
 def figure3(records: dict[str, dict]) -> Figure:
-    """Accuracy over epochs, a frame a depth; a colour an initialisation, a style a rule."""
-    styles = {"dtp": "--", "dtp_quiet": ":", "dtp_sigma": "-", "dtp_sigma_corrupted": "-."}
-    depths, schemes = (sorted({name.split("-")[i] for name in records}) for i in (1, 2))
+    """Accuracy over epochs, a frame a rule and depth, a colour an initialisation."""
+    parts = [name.split("-") for name in records]
+    algos, depths, schemes = (list(dict.fromkeys(column)) for column in zip(*parts, strict=True))
+    algos.sort(key=list(CELLS).index)
+    depths.sort()
     canvas, axes = plt.subplots(
-        1, len(depths), figsize=(11, 4.2), layout="constrained", sharey=True, squeeze=False
+        len(depths),
+        len(algos),
+        figsize=(11, 2.6 * len(depths)),
+        layout="constrained",
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
-    frames = dict(zip(depths, axes[0], strict=True))
-    for name, record in records.items():
-        algo, depth, scheme = name.split("-")
+    for record, (algo, depth, scheme) in zip(records.values(), parts, strict=True):
         accuracy = 100 - np.array(record["curves"]["valid_error"], float)
-        colour = COLOURS[schemes.index(scheme)]
-        band(frames[depth], accuracy, f"{CELLS[algo]}, {scheme}", colour, styles[algo])
-    for depth, frame in frames.items():
-        frame.set(title=f"{depth} hidden layers", xlabel="epoch")
-        frame.legend(fontsize=8)
-    axes[0, 0].set_ylabel("validation accuracy (%)")
+        frame = axes[depths.index(depth), algos.index(algo)]
+        band(frame, accuracy, scheme, COLOURS[sorted(schemes).index(scheme)], "-")
+        frame.set_title(f"{CELLS[algo]}, {depth} layers", fontsize=10)
+    for frame in axes[:, 0]:
+        frame.set_ylabel("validation accuracy (%)")
+    for frame in axes[-1]:
+        frame.set_xlabel("epoch")
+    axes[0, -1].legend(fontsize=8, loc="lower right")
     return canvas
 
 
