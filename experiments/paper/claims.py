@@ -13,7 +13,7 @@ from paper import cells
 
 HOLDS, PART, FAILS = "holds", "holds in part", "does not hold here"
 NOT_ESTABLISHED = "not established"
-MISSING, TOO_FEW = ("too few seeds so far", "open"), ("needs a second seed", "open")
+MISSING, TOO_FEW = ("not run yet", "open"), ("needs a second seed", "open")
 LEARNS = 50  # % of error that a network which learns at all is below
 Evidence = tuple[str, str] | None
 
@@ -216,8 +216,10 @@ def cauchy_is_sparser(results) -> Evidence:
 def separates_best(results) -> Evidence:
     """LRA-E's topmost hidden layer against the other rules', by silhouette and neighbours."""
     records = results["figure2"]
-    if "lra_e" not in records or len(records) < 4 or too_few(records.values()):
+    if "lra_e" not in records or len(records) < 4:
         return None
+    if too_few(records.values()):
+        return TOO_FEW
     measures = {"silhouette": ("silhouette", 3), "10-NN %": ("knn_accuracy", 1)}
     texts, best = [], []
     for title, (measure, decimals) in measures.items():
