@@ -174,14 +174,17 @@ def test_results_are_rendered_with_figures(results):
     }
 
 
-def test_figure_3_has_a_frame_for_each_depth():
+def test_figure_3_has_a_frame_for_each_rule_and_depth():
     from paper import figures
 
     record = {"curves": {"valid_error": [[9.0, 8.0], [5.0, 4.0]]}}
     for depths in ((3,), (5, 8)):
-        canvas = figures.figure3({f"dtp-{depth}-glorot": record for depth in depths})
+        names = [f"{algo}-{depth}-glorot" for algo in ("dtp_sigma", "dtp") for depth in depths]
+        canvas = figures.figure3(dict.fromkeys(names, record))
         titles = [frame.get_title() for frame in canvas.axes]
-        assert titles == [f"{depth} hidden layers" for depth in depths]
+        assert titles == [
+            f"{rule}, {depth} layers" for depth in depths for rule in ("DTP", "DTP-σ")
+        ]
         (line,) = canvas.axes[0].get_lines()
         assert list(line.get_ydata()) == [91.5, 95.5]
 
