@@ -177,22 +177,12 @@ def test_one_trace_however_often_it_is_called(name):
 
 
 @every_rule
-def test_vmap_over_seeds_equals_a_loop(name):
-    rule, _, batch, _, _ = case(name)
-    keys = jax.random.split(KEY, 2)
-    alone = [reference.make_params(rule, seed) for seed in (0, 1)]
-    stacked = jax.tree.map(lambda *a: jnp.array(np.stack(a)), *alone)
-    in_axes = (None, 0, None, 0)
-    together = jax.jit(jax.vmap(reference.compute, in_axes), static_argnums=0)(
-        rule, stacked, batch, keys
-    )
-    for i, (params, key) in enumerate(zip(alone, keys, strict=True)):
-        expected = reference.compute_named(name, rule, params, batch, key)
-        close(jax.tree.map(lambda a, i=i: a[i], together), expected)
-    # Initial parameters are traced only: compiling their draws takes seconds.
-    chex.assert_trees_all_equal_shapes_and_dtypes(
-        jax.eval_shape(jax.vmap(rule.init), keys), stacked
-    )
+def test_init_is_mapped_over_seeds(name):
+    """Traced only: compiling the draws takes seconds. test_properties.py maps the updates."""
+    rule, params, *_ = case(name)
+    stacked = jax.tree.map(lambda a: jnp.stack([a, a]), params)
+    mapped = jax.eval_shape(jax.vmap(rule.init), jax.random.split(KEY, 2))
+    chex.assert_trees_all_equal_shapes_and_dtypes(mapped, stacked)
 
 
 @pytest.mark.parametrize("name", TRACED)
@@ -273,9 +263,10 @@ def test_mean_is_the_sum_over_the_batch_size(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "kwargs"), [*PLAIN.items(), ("equil_prop", {"nudge": "positive"})]
+    ("name", "kwargs"), [("dtp_sigma", {}), ("equil_prop", {"nudge": "positive"})]
 )
 def test_a_batch_is_the_sum_of_its_parts(name, kwargs):
+    """Those that test_properties.py leaves out."""
     _, params, first, _, _ = case(name)
     rule = factory(name)(lrajax.mlp(SIZES), **kwargs)
     second = first._replace(x=1 - first.x, y=first.y[:, ::-1])
@@ -396,10 +387,9 @@ def test_a_new_kind_of_layer_needs_no_change_to_a_rule(name):
     tensors = lrajax.Network(
         tuple(map(tensor_layer, shapes[:-1], shapes[1:], posts)), lrajax.losses.categorical
     )
-    flat = lrajax.mlp([layers.size(shape) for shape in shapes])
-    rule, expected_rule = factory(name)(tensors), factory(name)(flat)
-    params, batch = reference.make_params(expected_rule), reference.make_batch(flat, 7)
-    _, expected = jax.jit(functools.partial(reference.compute, expected_rule))(params, batch, KEY)
+    assert tuple(map(layers.size, shapes)) == SIZES
+    _, params, batch, _, expected = case(name)
+    rule = factory(name)(tensors)
 
     initializer = lrajax.initializers.gaussian(0.1)
     init = factory(name)(tensors, w_init=initializer, **has_e_init(name, initializer)).init
@@ -408,7 +398,7 @@ def test_a_new_kind_of_layer_needs_no_change_to_a_rule(name):
         lambda template, a: a.reshape(template.shape), templates, renamed(templates, params)
     )
     tensor_batch = batch._replace(x=batch.x.reshape(7, *shapes[0]))
-    _, updates = jax.jit(functools.partial(reference.compute, rule))(named, tensor_batch, KEY)
+    _, updates = reference.compute_whole(rule, named, tensor_batch, KEY)
     flattened = jax.tree.map(
         lambda template, u: u.reshape(template.shape), renamed(updates, params), updates
     )
