@@ -134,9 +134,10 @@ def align(
 
 
 def resolvable(displacement: Array, h: Array) -> Array:
-    """Factor from 1 on, an example, that leaves half of h's digits to the displacement, [B, 1...].
+    """Factor of each example's displacement, >= 1, that h needs to resolve it, [B, 1, ...].
 
-    Half of them are the other half's error: rounding costs a change as much as its curvature then.
+    Its largest number then reaches half of the digits of h's largest: a shorter one loses more to
+    rounding, a longer one to the curvature of φ.
     """
     largest = functools.partial(jnp.max, axis=tuple(range(1, h.ndim)), keepdims=True)
     limits = jnp.finfo(h.dtype)
