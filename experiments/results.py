@@ -74,8 +74,8 @@ Equilibrium propagation: its preset, of 3 free and 1 nudged sweep under γ = 0.3
 coordinates of errors: its two steps are all but backprop's.
 """,
     "cifar10": """\
-One seed on small networks, thirty epochs with the settings of six; DTP takes tanh. Others report, in % of
-error, on larger networks and at a length of their own: rec-LRA 6.12 on residual nets;
+One seed on small networks, thirty epochs with the settings of six; DTP takes tanh. Others report,
+in % of error, on larger networks and at a length of their own: rec-LRA 6.12 on residual nets;
 equilibrium propagation 6.08 on a Hopfield-ResNet13; difference target propagation 10.62; predictive
 coding 23.27 on a ResNet-18; feedback alignment 29.23, direct 32.02 and sign-symmetric 8.2, beside
 backprop's 7.83, on a ResNet-56.
