@@ -129,8 +129,8 @@ def align(
     else errors, which shrink from layer to layer, would end where h - β Δh rounds to h.
     """
     longer = resolvable(displacement, h)
-    change = (layers.post(layer, h - longer * displacement) - z) / longer
-    return z + change, error_unit(change, jnp.zeros_like(z))  # (6), (3) or (4)
+    change = (layers.post(layer, h - longer * displacement) - z) / longer  # y - z
+    return z + change, error_unit(change, jnp.zeros_like(z))  # (6), and (3) or (4) of y - z alone
 
 
 def resolvable(displacement: Array, h: Array) -> Array:
@@ -138,12 +138,11 @@ def resolvable(displacement: Array, h: Array) -> Array:
 
     Its largest number then reaches half of the digits of h's largest: a shorter one loses more to
     rounding, a longer one to the curvature of φ. Of wide layers every eighth unit tells, for a look
-    at all takes XLA's CPU longer than the rest of the hop; should those have no displacement, the
-    others' change is that of a long one, no larger than φ's steepest slope makes it.
+    at all takes XLA's CPU longer than the rest of the hop; 1 where these have no displacement.
     """
-    limits = jnp.finfo(h.dtype)
+    limits, size = jnp.finfo(h.dtype), _largest(displacement)
     least = math.sqrt(limits.eps) * _largest(h)
-    return jnp.maximum(1, least / jnp.maximum(_largest(displacement), limits.tiny))
+    return jnp.clip(least / jnp.where(size > 0, size, 1), 1, limits.max)
 
 
 def _largest(array: Array) -> Array:
