@@ -176,6 +176,7 @@ def result_of(
             {
                 "seeds": list(cell.settings.seeds),
                 "seconds": round(seconds, 1),
+                "precision": cell.precision,
                 **config,
             }
         ],
