@@ -3,8 +3,6 @@
 Matrices stand as in the paper: h = W z, activities are columns, [n, B], and layers count from 1.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,18 +56,14 @@ def compute(rule, params, batch, key=None):
     return lambda_, rule.calc_updates(params, lambda_)
 
 
-# Their loops have too many operations for that.
-RELAXING = ("equil_prop", "predictive_coding")
+# The same as one program, quicker for a rule with a loop or sizes that few tests have.
+compute_whole = jax.jit(compute, static_argnums=0)
+RELAXING = ("equil_prop", "predictive_coding")  # those with a loop
 
 
 def compute_named(name, rule, params, batch, key=None):
     """`compute`, or `compute_whole` where that is quicker, for sizes that many tests share."""
     return (compute_whole if name.startswith(RELAXING) else compute)(rule, params, batch, key)
-
-
-def compute_whole(rule, params, batch, key=None):
-    """The same as one program, quicker for a rule with a loop or sizes that few tests have."""
-    return jax.jit(functools.partial(compute, rule))(params, batch, key)
 
 
 def tie(params):

@@ -177,12 +177,22 @@ def test_one_trace_however_often_it_is_called(name):
 
 
 @every_rule
-def test_init_is_mapped_over_seeds(name):
-    """Traced only: compiling the draws takes seconds. test_properties.py maps the updates."""
-    rule, params, *_ = case(name)
-    stacked = jax.tree.map(lambda a: jnp.stack([a, a]), params)
-    mapped = jax.eval_shape(jax.vmap(rule.init), jax.random.split(KEY, 2))
-    chex.assert_trees_all_equal_shapes_and_dtypes(mapped, stacked)
+def test_vmap_over_seeds_equals_a_loop(name):
+    rule, _, batch, _, _ = case(name)
+    keys = jax.random.split(KEY, 2)
+    alone = [reference.make_params(rule, seed) for seed in (0, 1)]
+    stacked = jax.tree.map(lambda *a: jnp.array(np.stack(a)), *alone)
+    in_axes = (None, 0, None, 0)
+    together = jax.jit(jax.vmap(reference.compute, in_axes), static_argnums=0)(
+        rule, stacked, batch, keys
+    )
+    for i, (params, key) in enumerate(zip(alone, keys, strict=True)):
+        expected = reference.compute_named(name, rule, params, batch, key)
+        close(jax.tree.map(lambda a, i=i: a[i], together), expected)
+    # Initial parameters are traced only: compiling their draws takes seconds.
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        jax.eval_shape(jax.vmap(rule.init), keys), stacked
+    )
 
 
 @pytest.mark.parametrize("name", TRACED)
@@ -263,17 +273,20 @@ def test_mean_is_the_sum_over_the_batch_size(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "kwargs"), [("dtp_sigma", {}), ("equil_prop", {"nudge": "positive"})]
+    ("name", "kwargs"), [*PLAIN.items(), ("equil_prop", {"nudge": "positive"})]
 )
 def test_a_batch_is_the_sum_of_its_parts(name, kwargs):
-    """Those that test_properties.py leaves out."""
     _, params, first, _, _ = case(name)
     rule = factory(name)(lrajax.mlp(SIZES), **kwargs)
     second = first._replace(x=1 - first.x, y=first.y[:, ::-1])
-    both = jax.tree.map(lambda a, b: jnp.array(np.concatenate([a, b])), first, second)
-    function = jax.jit(functools.partial(reference.compute, rule))
-    one, other, whole = (function(params, batch, KEY)[1] for batch in (first, second, both))
-    total = jax.tree.map(lambda a, b: np.asarray(a) + b, one, other)
+    # Each part twice, so that all mini-batches have one shape.
+    one, other, whole = (
+        reference.compute_whole(
+            rule, params, jax.tree.map(lambda *of: np.concatenate(of), *parts), KEY
+        )[1]
+        for parts in ((first, first), (second, second), (first, second))
+    )
+    total = jax.tree.map(lambda a, b: (np.asarray(a) + b) / 2, one, other)
     close(whole.forward, total.forward)
     if name != "dtp_sigma":  # σ, and so the decoders' update, depends on the whole batch
         close(whole.feedback, total.feedback)

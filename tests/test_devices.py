@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 # One epoch of the digits in mini-batches of 64 is 21 steps, and its parameters are the best so far.
-FLAGS = ("--epochs=1", "--batch_size=64", "--width=16")
+FLAGS = ("--epochs=1", "--batch_size=64", "--width=16", "--hidden_layers=2")
 
 
 def start(out, *flags, devices=1):

@@ -58,8 +58,10 @@ def test_commands_of_a_page_run(page, tmp_path, monkeypatch):
             script = re.sub(rf"--{package}=\S+", "", script)
     script = re.sub(r"--data_dir=\S+", "", script)
     script = re.sub(r"--dataset=\w+(?![\w.])", "--dataset=digits", script)
-    script = re.sub(r"--hidden_layers=\d+", "--hidden_layers=3", script)
+    script = re.sub(r"--hidden_layers=\d+", "--hidden_layers=2", script)
     script = re.sub(r"(experiments/train\.py (?!.*--width).*)", r"\1 --width=8", script)
+    mlps = r"(experiments/train\.py (?!.*--(?:hidden_layers|network|preset)).*)"
+    script = re.sub(mlps, r"\1 --hidden_layers=2", script)
     script = re.sub(r"(experiments/train\.py .*)", r"\1 --epochs=1", script)
     for name, value in re.findall(r"^export (\w+)=(\S+)$", script, re.M):  # for what follows
         monkeypatch.setenv(name, value)

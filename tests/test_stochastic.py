@@ -34,10 +34,6 @@ def make(name, rate=0.5, **arguments):
     return lrajax.stochastic(lambda key: with_dropout(name, rate, key, **arguments))
 
 
-def compiled(rule):
-    return jax.jit(functools.partial(reference.compute, rule))
-
-
 @pytest.fixture(scope="module")
 def batch(network):
     return reference.make_batch(network, 7)
@@ -46,7 +42,7 @@ def batch(network):
 def test_backprop_is_the_gradient_with_the_masks_that_were_drawn(batch):
     rule = make("backprop")
     params = reference.make_params(rule)
-    lambda_, updates = compiled(rule)(params, batch, KEY)
+    lambda_, updates = reference.compute_whole(rule, params, batch, KEY)
     masks = [z / jnp.tanh(h) for h, z in zip(lambda_.h[:-1], lambda_.z[:-1], strict=True)]
     drawn = np.concatenate([np.ravel(mask) for mask in masks])
     np.testing.assert_allclose(drawn, np.where(drawn > 1, 2, 0), atol=1e-5)
@@ -68,7 +64,7 @@ def test_backprop_is_the_gradient_with_the_masks_that_were_drawn(batch):
 def test_at_rate_0_it_is_the_rule_on_the_plain_network(name, batch):
     rule, plain = make(name, rate=0.0), lrajax.ALGORITHMS[name](lrajax.mlp(SIZES))
     params = reference.make_params(plain)
-    lambda_, updates = compiled(rule)(params, batch, KEY)
+    lambda_, updates = reference.compute_whole(rule, params, batch, KEY)
     _, rule_key = jax.random.split(KEY)
     expected_lambda, expected = reference.compute_named(name, plain, params, batch, rule_key)
     chex.assert_trees_all_close(updates, expected, rtol=1e-4, atol=1e-5)
@@ -79,7 +75,7 @@ def test_at_rate_0_it_is_the_rule_on_the_plain_network(name, batch):
 def test_masks_change_with_the_key_and_prediction_has_none(name, batch):
     rule, plain = make(name), lrajax.ALGORITHMS[name](lrajax.mlp(SIZES))
     params = reference.make_params(rule)
-    compute = compiled(rule)
+    compute = functools.partial(reference.compute_whole, rule)
     lambda_, updates = compute(params, batch, KEY)
     chex.assert_tree_all_finite(updates)
     chex.assert_trees_all_equal(compute(params, batch, KEY)[1], updates)
