@@ -23,7 +23,7 @@ DEEP_OTHERS = {
     "rfa": ORTHOGONAL,
     "dfa": ORTHOGONAL,
     "dtp": ORTHOGONAL,
-    "dtp_sigma": {**cells.CORRUPTED, **ORTHOGONAL},
+    "dtp_sigma": ORTHOGONAL,
     "rec_lra": {"lr": DEEP_RATE, **DEEP},
     "kolen_pollack": {"lr": 0.0003, **ORTHOGONAL},
     "sign_symmetric": {"lr": 0.0003, **ORTHOGONAL},
@@ -196,8 +196,7 @@ def activations(scale: Scale) -> Iterator[Cell]:
 def robustness(scale: Scale) -> Iterator[Cell]:
     """Networks that three rules trained on Fashion-MNIST, attacked afterwards (`probes`)."""
     for algo in ("backprop", "lra_e", "dtp_sigma"):
-        own = cells.CORRUPTED if algo == "dtp_sigma" else {}
-        flags = {"algo": algo, "dataset": "fashion_mnist", "hidden_layers": 3, "epochs": 20, **own}
+        flags = {"algo": algo, "dataset": "fashion_mnist", "hidden_layers": 3, "epochs": 20}
         yield scale.cell("robustness", algo, seeds=3, probe=probes.ATTACKS, **flags)
 
 
@@ -205,9 +204,8 @@ def precision(scale: Scale) -> Iterator[Cell]:
     """Products of bfloat16 operands beside float32 ones, on MNIST."""
     for algo in ("backprop", "lra_e", "dtp_sigma"):
         for kind, network in (("float32", "mlp"), ("bfloat16", "mlp_bfloat16")):
-            own = {"network": network, **(cells.CORRUPTED if algo == "dtp_sigma" else {})}
-            flags = {"algo": algo, "dataset": "mnist", "hidden_layers": 3, "epochs": 20, **own}
-            yield scale.cell("precision", f"{algo}-{kind}", seeds=3, **flags)
+            flags = {"algo": algo, "dataset": "mnist", "hidden_layers": 3, "epochs": 20}
+            yield scale.cell("precision", f"{algo}-{kind}", seeds=3, network=network, **flags)
 
 
 TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {

@@ -27,14 +27,14 @@ def steps(scale: Scale) -> Iterator[Cell]:
         ("dtp_sigma", "dtp_sigma", {"lr": 0.003}),
     ):
         flags = {"algo": algo, **common, **own}
-        yield scale.cell("steps", name, seeds=3, probe=probes.STEPS, **flags)
+        yield scale.cell("steps", name, probe=probes.STEPS, **flags)
 
 
 def sigma(scale: Scale) -> Iterator[Cell]:
     """σ of every layer of 8 over the first epoch, under both readings of equation 11."""
     common = {"algo": "dtp_sigma", "dataset": "mnist", "hidden_layers": 8, "epochs": 1}
     for name, own in (("target", {}), ("corrupted", cells.CORRUPTED)):
-        yield scale.cell("sigma", name, seeds=2, probe=probes.STEPS, **common, **own)
+        yield scale.cell("sigma", name, probe=probes.STEPS, **common, **own)
 
 
 def digits(scale: Scale) -> Iterator[Cell]:
@@ -71,30 +71,29 @@ def cauchy(scale: Scale) -> Iterator[Cell]:
     for beta in CAUCHY_BETAS:
         for loss in ("gaussian", "cauchy"):
             flags = {**common, "beta": beta, "local_loss": loss}
-            yield scale.cell("cauchy", f"{loss}-{beta:g}", seeds=2, probe=probes.SPARSITY, **flags)
+            yield scale.cell("cauchy", f"{loss}-{beta:g}", probe=probes.SPARSITY, **flags)
 
 
 def widths(scale: Scale) -> Iterator[Cell]:
     """DTP with 7 hidden layers of several widths on MNIST, 3 epochs."""
     common = {"algo": "dtp", "dataset": "mnist", "hidden_layers": 7, "epochs": 3}
     for width in WIDTHS:
-        yield scale.cell("widths", f"dtp-{width}", seeds=2, width=width, **common)
+        yield scale.cell("widths", f"dtp-{width}", width=width, **common)
 
 
-# Beside the sweeps of equilibrium propagation's preset: more of them, which would change nothing if
-# the states had settled, and the publication's energy, whose layers drive each other as strongly
-# down as up.
-SETTLING: dict[str, dict[str, Any]] = {
-    "preset": {},
-    "longer": {"free_steps": 12, "nudged_steps": 4},
-    "strong": {
-        "feedback": 1.0,
-        "free_steps": 50,
-        "nudged_steps": 10,
-        "low": 0.0,
-        "w_init": "gaussian:0.03",
-    },
+# Beside the sweeps of equilibrium propagation's preset four times as many, and the publication's
+# energy, whose layers drive each other as strongly down as up.
+LONGER = {"free_steps": 12, "nudged_steps": 4}
+STRONG = {
+    "feedback": 1.0,
+    "free_steps": 50,
+    "nudged_steps": 10,
+    "low": 0.0,
+    "w_init": "gaussian:0.03",
 }
+# Free sweeps from the preset's on, with a third as many nudged: where more of them change nothing
+# the states have settled.
+SWEEPS = (3, 12, 48, 120)
 # Predictive coding of many residual layers. The errors of all of them displace the uppermost, so
 # β is small; W adds little to the skips, as in the networks' cells.
 DEEP_CODING = {
@@ -114,11 +113,21 @@ DEEP_CODING_GAINS = {64: 0.1, 128: 0.07}
 
 
 def settling(scale: Scale) -> Iterator[Cell]:
-    """Equilibrium propagation with longer phases or γ = 1, deep predictive coding, on MNIST."""
+    """Equilibrium propagation with longer phases or γ = 1, and deep predictive coding."""
+
+    def cell(name, layers, dataset, seeds=None, epochs=3, **changes):
+        flags = {"algo": "equil_prop", "dataset": dataset, "hidden_layers": layers, **changes}
+        return scale.cell("settling", f"{name}-{layers}", seeds=seeds, epochs=epochs, **flags)
+
+    for layers in scale.depths:
+        for dataset, suffix in (("mnist", ""), ("fashion_mnist", "_fashion")):
+            yield cell(f"preset{suffix}", layers, dataset, seeds=3)
+            yield cell(f"longer{suffix}", layers, dataset, seeds=3, **LONGER)
+        for free in SWEEPS:
+            phases = {"free_steps": free, "nudged_steps": free // 3}
+            yield cell(f"digits_{free}", layers, "digits", epochs=20, lr=0.0001, **phases)
     for layers in (scale.depths[0], scale.depths[-1]):
-        for name, changes in SETTLING.items():
-            flags = {"algo": "equil_prop", "hidden_layers": layers, "epochs": 3, **changes}
-            yield scale.cell("settling", f"{name}-{layers}", seeds=1, dataset="mnist", **flags)
+        yield cell("strong", layers, "mnist", seeds=1, **STRONG)
     for layers, gain in DEEP_CODING_GAINS.items():
         flags = {"hidden_layers": layers, "w_init": f"orthogonal:{gain}", **DEEP_CODING}
         name = f"predictive_coding-{layers}"
