@@ -50,6 +50,24 @@ def test_targets_are_lra_es_by_hand(trees):
     np.testing.assert_allclose(lower, np.tanh(displaced))
 
 
+def test_what_targets_are_worth_by_hand(trees):
+    """The loss with the upper layer at its target; trees explain the examples they grew on."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 5)), np.arange(40) % 3
+    stack = trees.Stack(x, y, rng)
+    stack.round(x, "target_propagation")
+    grown = [len(inverse.trees) for inverse in stack.inverses]
+    found = stack.diagnose(x, y, "lra_e")
+    h, z = stack.hidden(x)
+    target = np.tanh(h[1] - trees.BETA * (stack.probabilities(z[2]) - stack.labels) @ stack.e_top)
+    answers = [stack.probabilities(z)[np.arange(40), y] for z in (target, z[2])]
+    at_target, before = (-np.log(answer).mean() for answer in answers)
+    np.testing.assert_allclose(found["at_target"][1], at_target / before, rtol=1e-6)
+    assert all(0.2 < share <= 1 for share in found["r2"])
+    stack.diagnose(x, y, "target_propagation")
+    assert [len(inverse.trees) for inverse in stack.inverses] == grown
+
+
 def test_the_command_writes_every_rules_accuracies_or_names_the_flag(trees, tmp_path):
     flags = ("--dataset=wine", "--seeds=1", "--rounds=1", "--out_dir=~")
     done = run("boosted_trees.py", *flags, env={**os.environ, "HOME": str(tmp_path)})
