@@ -123,8 +123,8 @@ measurements, `lrajax/runs/presets.py` the values.
 - Equilibrium propagation: Adam, a centred nudge, few whole sweeps of one layer after another under
   feedback of γ = 0.3, orthogonal W, hidden states in [-1, 1], 30 epochs.
 - 2,000 training images are held out for validation.
-- The authors' scripts (AnkurMali/LRA-E) differ from the print and from this: W of σ = 0.1 and E of
-  1.0 (TensorFlow) or 0.1 (PyTorch); no biases are learned; hidden error units lack the factor 2, and
+- The authors' scripts (AnkurMali/LRA-E) differ from the print and from this: W of σ = 0.1, E of 1.0
+  (TensorFlow) or 0.1 (PyTorch); no biases are learned; hidden error units lack the factor 2 and
   updates φ′, as in V2; SGD with λ = 0.001 and the sum, or AdamW with 0.001 and the mean; the test
   error is the last epoch's. β = 0.1, γ = 1 and z - y at the output are as here.
 

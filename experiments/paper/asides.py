@@ -11,6 +11,7 @@ from paper.claims import (
     NOT_ESTABLISHED,
     PART,
     Evidence,
+    clearly_lower,
     errors_of,
     size_of,
     spread_of,
@@ -24,11 +25,6 @@ def found(results, target: str, names: list[str]) -> list[dict] | None:
     """The records of some cells, None while one is missing or has a single seed, and no spread."""
     records = [results.get(target, {}).get(name) for name in names]
     return None if None in records or too_few(records) else records
-
-
-def clearly_lower(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether a mean is lower by more than both standard deviations together."""
-    return bool(a.mean() + a.std(ddof=1) + b.std(ddof=1) < b.mean())
 
 
 def tests(records: list[dict]) -> list[np.ndarray]:
