@@ -369,6 +369,10 @@ def test_steps_are_looked_at_from_before_the_first(monkeypatch):
     assert np.asarray(steps["layer_angles"])[0, :, -1].max() < 0.1  # the output's is backprop's
     hidden, overall = np.asarray(steps["hidden_angle"]), np.asarray(steps["angle"])
     assert (hidden > overall).all()
+    two = records.concatenated([steps, steps])
+    assert (two["every"], two["angle"]) == (9, 2 * steps["angle"])
+    with pytest.raises(ValueError, match="must agree"):
+        records.concatenated([steps, {**steps, "every": 8}])
 
 
 def test_a_figure_drawn_again_gives_the_same_file(tmp_path):

@@ -226,10 +226,18 @@ def joined_summary(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def concatenated(trees: Sequence[Any]) -> Any:
-    """Lists one after another, in dictionaries of any depth."""
+    """Lists one after another, in dictionaries of any depth; anything else once, if all agree.
+
+    Raises:
+      ValueError: what is no list differs.
+    """
     if isinstance(trees[0], dict):
         return {name: concatenated([tree[name] for tree in trees]) for name in trees[0]}
-    return list(itertools.chain(*trees))
+    if isinstance(trees[0], list):
+        return list(itertools.chain(*trees))
+    if any(tree != trees[0] for tree in trees):
+        raise ValueError(f"{trees} must agree to be recorded as one")
+    return trees[0]
 
 
 def table(result: Mapping[str, Any]) -> str:
