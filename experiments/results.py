@@ -12,6 +12,7 @@ import itertools
 import pathlib
 import statistics
 import sys
+from collections.abc import Sequence
 
 from absl import flags
 from paper import asides, beyond, cells, claims
@@ -282,7 +283,28 @@ def beyond_section(target: str, records: dict[str, dict]) -> list[str]:
     draw = attack_table if target == "robustness" else error_table
     most = max(len(record["summary"]["seeds"]) for record in records.values())
     head = (f"## {TITLES[target]}\n", command(target, most), *remark(target))
-    return [*head, draw(records), alone(target)]
+    return [*head, draw(records), *layer_section(records), alone(target)]
+
+
+def layer_section(records: dict[str, dict]) -> list[str]:
+    """What the layers of convolutional networks do over training, of the cells that followed it."""
+    measures = ("layer_angles", "erring", "mirror_angles")
+    rows = [
+        [name, *(" → ".join(map(by_layer, (curves[m][0], curves[m][-1]))) for m in measures)]
+        for name, record in records.items()
+        if set(measures) <= (curves := record["curves"]).keys()
+        and record["settings"]["dataset"] == "cifar10"
+    ]
+    head = ["cell", "angle to backprop (°)", "units with an error (%)", "E to Wᵀ (°)"]
+    said = "By layer from the lowest, after the first epoch and the last, means over the seeds:\n"
+    return [said, markdown(head, rows)] if rows else []
+
+
+def by_layer(runs: Sequence[list], decimals: int = 0) -> str:
+    """Means over the runs of a measure by layer, [runs, layers]."""
+    layers = zip(*runs, strict=True)
+    means = (None if None in layer else statistics.mean(layer) for layer in layers)
+    return " ".join("–" if mean is None else f"{mean:.{decimals}f}" for mean in means)
 
 
 def statement_section(target: str, records: dict[str, dict]) -> list[str]:
@@ -410,9 +432,7 @@ def by_moment(looks: list | None) -> str:
     """Means over the seeds of measures by moment and layer, [seeds, moments, layers]."""
     if looks is None:
         return "–"
-    moments = (zip(*layers, strict=True) for layers in zip(*looks, strict=True))
-    means = (" ".join(f"{statistics.mean(layer):.2f}" for layer in layers) for layers in moments)
-    return " → ".join(means)
+    return " → ".join(by_layer(moment, 2) for moment in zip(*looks, strict=True))
 
 
 def render(results: dict[str, dict[str, dict]]) -> str:

@@ -241,6 +241,21 @@ def test_angles_are_judged_layer_by_layer_too(layer, verdict):
     assert claims.within_90_degrees(results)[1] == verdict
 
 
+def test_layers_are_followed_from_the_first_epoch_to_the_last():
+    import results
+
+    names = ("layer_angles", "erring", "mirror_angles")
+    # Two epochs, two seeds, two layers.
+    curve = [[[90.0, 0.0], [80.0, 1.0]], [[20.0, 0.0], [30.0, 0.0]]]
+    curves = {**dict.fromkeys(names, curve), "mirror_angles": [[[None, 4.0]] * 2] * 2}
+    records = {
+        "followed": {"curves": curves, "settings": {"dataset": "cifar10"}},
+        "not": {"curves": {}, "settings": {"dataset": "cifar10"}},
+    }
+    _, table = results.layer_section(records)
+    assert table.splitlines()[2:] == ["| followed | 85 0 → 25 0 | 85 0 → 25 0 | – 4 → – 4 |"]
+
+
 @pytest.mark.parametrize(("algo", "angles"), [("dfa", ["80°", "70°"]), ("equil_prop", ["–", "–"])])
 def test_settling_units_have_no_angle_to_backprop(algo, angles):
     import results

@@ -139,7 +139,7 @@ def steps(records: dict[str, dict]) -> Figure:
             middle.plot(at, (internal + loss).mean(axis=1), ":", color=colour, label="with V_L")
             ribbon(right, at, loss, CELLS[name], colour)
     left.axhline(90, color="grey", lw=0.8, ls=":")
-    left.set(ylabel="angle to backprop's update (degrees)", ylim=(0, 95))
+    left.set(ylabel="angle to backprop's update (degrees)", ylim=(0, 120))
     left.set_title("hidden layers; dotted: with the output's", fontsize=9)
     middle.set(ylabel="discrepancy of an example (nats)", yscale="log")
     right.set(ylabel="V_L, output loss (nats)", yscale="log")

@@ -194,12 +194,14 @@ def sparsity(experiment: Experiment, params: lrajax.Params) -> list:
     return records.rounded(over_runs(params))
 
 
-def alignment(experiment: Experiment, params: lrajax.Params) -> dict[str, list]:
+def alignment(experiment: Experiment) -> Measure:
     """Why a rule learns or fails to, on 1,000 validation examples.
 
     Returns:
-      "angle" [n_runs]: degrees between its update and backprop's over all layers; "layer_angles"
-      [n_runs, n_layers]; "erring" [n_runs, n_layers]: the share of units with an error, in %.
+      A measure. "angle" [n_runs]: degrees between the rule's update and backprop's over all layers;
+      "layer_angles" [n_runs, n_layers]; "erring" [n_runs, n_layers]: the share of units with an
+      error, in %; "mirror_angles" [n_runs, n_layers]: degrees between E and Wᵀ, None where E has
+      not the shape of W.
     """
     backprop, (algo, _) = experiment.settings.make_reference(*experiment.shape), experiment.make({})
     batch, key = first(experiment, experiment.sets.valid, 1_000), jax.random.key(0)
@@ -210,9 +212,16 @@ def alignment(experiment: Experiment, params: lrajax.Params) -> dict[str, list]:
             backprop, algo, params, batch, key=key
         )
         erring = jnp.stack([100 * (error != 0).mean() for error in errors])
-        return {"angle": overall, "layer_angles": angles, "erring": erring}
+        mirrors = diagnostics.mirror_angles(params)
+        return {
+            "angle": overall,
+            "layer_angles": angles,
+            "erring": erring,
+            "mirror_angles": mirrors,
+        }
 
-    return jax.tree.map(records.rounded, jax.jit(jax.vmap(of_run))(params))
+    over_runs = jax.jit(jax.vmap(of_run))
+    return lambda params: jax.tree.map(records.rounded, over_runs(params))
 
 
 def attacked(experiment: Experiment, params: lrajax.Params) -> dict[str, list]:
@@ -277,4 +286,4 @@ ANGLES = Probe(
 PICTURE = Probe(final=lambda experiment, params, _: picture(experiment, params))
 SPARSITY = Probe(final=lambda experiment, params, _: {"sparsity": sparsity(experiment, params)})
 ATTACKS = Probe(final=lambda experiment, params, _: {"attacked": attacked(experiment, params)})
-ALIGNMENT = Probe(final=lambda experiment, params, _: alignment(experiment, params))
+ALIGNMENT = Probe(alignment, lambda _, params, measure: measure(params))
