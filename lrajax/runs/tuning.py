@@ -52,19 +52,20 @@ class Task(NamedTuple):
     final_seeds: int = 10
 
 
+# As long as two CPU cores can carry for every rule.
 TASKS = {
     "digits": Task("digits, 3 × 256", {"dataset": "digits", "epochs": 40}),
-    "mnist-3": Task("MNIST, 3 × 256", {"dataset": "mnist", "epochs": 100, "valid_size": 10_000}),
+    "mnist-3": Task("MNIST, 3 × 256", {"dataset": "mnist", "epochs": 20, "valid_size": 10_000}),
     "fashion_mnist-3": Task(
-        "Fashion-MNIST, 3 × 256", {"dataset": "fashion_mnist", "epochs": 100, "valid_size": 10_000}
+        "Fashion-MNIST, 3 × 256", {"dataset": "fashion_mnist", "epochs": 20, "valid_size": 10_000}
     ),
     "fashion_mnist-8": Task(
         "Fashion-MNIST, 8 × 256",
-        {"dataset": "fashion_mnist", "hidden_layers": 8, "epochs": 100, "valid_size": 10_000},
+        {"dataset": "fashion_mnist", "hidden_layers": 8, "epochs": 20, "valid_size": 10_000},
     ),
     "mnist-32": Task(
         "MNIST, 32 × 256",
-        {"dataset": "mnist", "hidden_layers": 32, "epochs": 20, "valid_size": 10_000},
+        {"dataset": "mnist", "hidden_layers": 32, "epochs": 10, "valid_size": 10_000},
     ),
     "cifar10-vgg5": Task(
         "CIFAR-10, vgg5, width 32",
@@ -74,7 +75,7 @@ TASKS = {
             "width": 32,
             "activation": "relu",
             "augment": ("flip", "crop"),
-            "epochs": 30,
+            "epochs": 10,
             "valid_size": 10_000,
         },
         final_seeds=5,
