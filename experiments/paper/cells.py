@@ -190,8 +190,9 @@ def figure3(scale: Scale, target: str = "figure3", dataset: str = "mnist") -> It
 
 
 def figure3_fashion(scale: Scale) -> Iterator[Cell]:
-    """The same on Fashion-MNIST."""
-    return figure3(scale, "figure3_fashion", "fashion_mnist")
+    """The same on Fashion-MNIST, without the reading of equation 11 that hardly adapts."""
+    every = figure3(scale, "figure3_fashion", "fashion_mnist")
+    return (cell for cell in every if "corrupted" not in cell.name)
 
 
 def claims(scale: Scale) -> Iterator[Cell]:
