@@ -599,7 +599,7 @@ def aligned(algo, **changes):
 
     settings = presets.resolve(algo, hidden_layers=2, seeds=(0, 1), width=16, **changes)
     experiment = Experiment(settings, data.load("digits"))
-    return probes.alignment(experiment, experiment.start().state.params)
+    return probes.alignment(experiment)(experiment.start().state.params)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "bernoulli", "sign_ste"])
