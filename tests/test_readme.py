@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import shlex
+import statistics
 
 import commands
 import pytest
@@ -77,6 +78,19 @@ def test_the_errors_on_colour_images_are_those_of_the_results():
         record = json.loads((ROOT / "results" / "cifar10" / f"{rule}-30.json").read_text())
         assert len(record["settings"]["seeds"]) == 1
         assert said.format(f"{record['summary']['test_error_mean']:.2f}") in text
+
+
+def test_the_errors_of_tuned_rules_are_those_of_the_comparison():
+    """Means of ten fresh seeds each."""
+    said = "for {} epochs and with ten fresh seeds, it ends at {:.2f} % and backprop at {:.2f} %"
+    entries = [
+        json.loads((ROOT / "leaderboard" / "mnist-3" / rule / "entry.json").read_text())
+        for rule in ("lra_e", "backprop")
+    ]
+    assert {len(entry["runs"]) for entry in entries} == {10}
+    (epochs,) = {entry["settings"]["epochs"] for entry in entries}
+    means = [statistics.mean(run["test_error"] for run in entry["runs"]) for entry in entries]
+    assert said.format(epochs, *means) in " ".join(README.split())
 
 
 def test_every_link_of_a_release_is_absolute_and_leads_to_a_file(monkeypatch):
