@@ -197,7 +197,7 @@ def robustness(scale: Scale) -> Iterator[Cell]:
     """Networks that three rules trained on Fashion-MNIST, attacked afterwards (`probes`)."""
     for algo in ("backprop", "lra_e", "dtp_sigma"):
         flags = {"algo": algo, "dataset": "fashion_mnist", "hidden_layers": 3, "epochs": 20}
-        yield scale.cell("robustness", algo, seeds=3, probe=probes.ATTACKS, **flags)
+        yield scale.cell("robustness", algo, probe=probes.ATTACKS, **flags)
 
 
 def precision(scale: Scale) -> Iterator[Cell]:
