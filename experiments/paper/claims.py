@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lrajax.runs.records import seeds_in_words
-from paper import cells
+from paper import cells, statements
 
 HOLDS, PART, FAILS = "holds", "holds in part", "does not hold here"
 NOT_ESTABLISHED = "not established"
@@ -106,7 +106,7 @@ def breaks_down(algo: str) -> Callable[[dict], Evidence]:
 
 # Cells of the target settling that the verdict on equilibrium propagation looks at.
 SETTLING = {
-    "digits with 8 layers by free sweeps": [f"digits_{n}-8" for n in (3, 12, 48, 120)],
+    "digits with 8 layers by free sweeps": [f"digits_{n}-8" for n in statements.SWEEPS],
     "3 epochs": [
         "preset-8",
         "longer-8",
@@ -238,8 +238,7 @@ def cauchy_is_sparser(results) -> Evidence:
             f"Cauchy {cauchy.mean():.3f} ({errors[1]:.2f} %)"
         )
         if all(error < LEARNS for error in errors):
-            spread = gaussian.std(ddof=1) + cauchy.std(ddof=1)
-            checks.append(cauchy.mean() - gaussian.mean() > spread)
+            checks.append(clearly_lower(gaussian, cauchy))
     if not texts:
         return None
     text = "Hoyer's sparsity of the hidden activities, " + "; ".join(texts)
@@ -260,9 +259,7 @@ def separates_best(results) -> Evidence:
         ours = found.pop("lra_e")
         others = ", ".join(f"{n} {v.mean():.{decimals}f}" for n, v in found.items())
         texts.append(f"{title} of LRA-E {ours.mean():.{decimals}f}, {others}")
-        best.append(
-            all(ours.mean() - v.mean() > ours.std(ddof=1) + v.std(ddof=1) for v in found.values())
-        )
+        best.append(all(clearly_lower(other, ours) for other in found.values()))
     return f"{'; '.join(texts)}; {size_of(list(records.values()))}", verdict(best)
 
 
