@@ -96,7 +96,7 @@ def networks(scale: Scale) -> Iterator[Cell]:
 
     def cell(name, algo, **changes):
         flags = {"algo": algo, "dataset": "fashion_mnist", **changes}
-        return scale.cell("networks", name, seeds=3, probe=probes.ALIGNMENT, **flags)
+        return scale.cell("networks", name, probe=probes.ALIGNMENT, **flags)
 
     # W and E move and decay alike, so that E becomes Wᵀ and each layer's V2 backprop but for scale:
     # by decay from a random E, or from next to none.
@@ -185,7 +185,7 @@ def activations(scale: Scale) -> Iterator[Cell]:
             rules["lra_e"] |= {"e_init": "glorot", **DECAYED}
             rules["backprop"] |= FALLING
         for algo, changes in rules.items():
-            yield cell(f"{algo}-{units}-{layers}", algo, layers, seeds=3, epochs=10, **changes)
+            yield cell(f"{algo}-{units}-{layers}", algo, layers, epochs=10, **changes)
     for layers in (1, 3):
         for algo, state, training in BINARY_RULES:
             changes = {"activation": state, **BINARY, **training}
@@ -205,7 +205,7 @@ def precision(scale: Scale) -> Iterator[Cell]:
     for algo in ("backprop", "lra_e", "dtp_sigma"):
         for kind, network in (("float32", "mlp"), ("bfloat16", "mlp_bfloat16")):
             flags = {"algo": algo, "dataset": "mnist", "hidden_layers": 3, "epochs": 20}
-            yield scale.cell("precision", f"{algo}-{kind}", seeds=3, network=network, **flags)
+            yield scale.cell("precision", f"{algo}-{kind}", network=network, **flags)
 
 
 TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
