@@ -173,14 +173,12 @@ def errors(record: dict | None, paper: tuple[float, float] | None) -> list[str]:
 
 
 def provenance(results: dict[str, dict[str, dict]]) -> str:
-    """How many files were written before files recorded the commit."""
+    """How many files were written before files recorded the commit that trained."""
     records = [record for cells in results.values() for record in cells.values()]
-    without = sum(
-        not all(part.get("commit") for part in record.get("parts", (record,))) for record in records
-    )
+    stored = sum(any("stored_in" in part for part in record.get("parts", ())) for record in records)
     return (
-        f"{without} of {len(records)} files hold seeds from before the commit was recorded; they "
-        "name versions and\ndevice alone.\n"
+        f"{stored} of {len(records)} files hold seeds from before the commit that trained was "
+        "recorded; those name the\ncommit that stored them first (`stored_in`).\n"
     )
 
 
@@ -397,7 +395,8 @@ def autoencoder_section(records: dict[str, dict]) -> list[str]:
     return [
         f"## {title}, encoder of {sizes} units\n",
         f"`python experiments/autoencode.py --dataset={common['dataset']} "
-        f"--epochs={common['epochs']} --data_dir=FOLDER --out_dir=results`\n",
+        f"--epochs={common['epochs']} --seeds={len(common['seeds'])} --data_dir=FOLDER "
+        "--out_dir=results`\n",
         f"![{title}](figures/autoencoder.png)\n",
         markdown(head, rows),
     ]

@@ -657,6 +657,16 @@ def test_train_py_gives_the_settings_of_every_committed_cell():
             assert cell.flags.keys() <= {"algo", "dataset", "hidden_layers", "opt"}
 
 
+def test_every_committed_file_names_commits():
+    """That which trained, or for older seeds that which stored them."""
+    paths = sorted(committed().glob("*/*.json"))
+    assert paths
+    for path in paths:
+        record = json.loads(path.read_text())
+        for part in record.get("parts", (record,)):
+            assert part.get("commit") or part["stored_in"], path
+
+
 def test_autoencode_py_gives_the_settings_of_every_committed_autoencoder():
     import autoencode
 
