@@ -26,15 +26,21 @@ def standard_normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
     """
     size = math.prod(shape)
     count = jnp.arange(-(-size // 2), dtype=jnp.uint32)
-    halves = threefry2x32(
-        jax.random.bits(key, (2,), jnp.uint32), jnp.stack([count, jnp.zeros_like(count)])
-    )
+    halves = threefry2x32(_two_words(key), jnp.stack([count, jnp.zeros_like(count)]))
     # Without the barrier the rounds would be computed once for each half.
     words = jax.lax.optimization_barrier(halves).ravel()[:size]
     # 2²³ odd multiples of 2⁻²³, symmetric about 0 and never ±1, whose erf⁻¹ is infinite.
     odd = 2 * (words >> 9).astype(jnp.int32) + (1 - 2**23)
     uniform = odd.astype(jnp.float32) / 2**23
     return (math.sqrt(2) * jax.lax.erf_inv(uniform)).reshape(shape)
+
+
+def _two_words(key: PRNGKeyArray) -> Array:
+    """What `jax.random.bits` draws of two words, without the loop that a threefry key takes it."""
+    if jax.random.key_impl(key) != "threefry2x32":
+        return jax.random.bits(key, (2,), jnp.uint32)
+    counter = jnp.array([[0, 0], [0, 1]], jnp.uint32)
+    return jnp.bitwise_xor(*threefry2x32(jax.random.key_data(key), counter))
 
 
 def threefry2x32(key: Array, counter: Array) -> Array:

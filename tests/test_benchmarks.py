@@ -61,8 +61,8 @@ def test_counts_of_matrix_products_at_three_layers(found):
         assert (rows[name]["targets"], rows[name]["step"]) == (7, 11)
     assert rows["jax.grad"]["step"] == 11
     for name in ("dtp", "dtp_sigma"):
-        # 4 forward, 1 from the output, 2 x 2 decodings, 2 reconstructions of 2; then 4 + 2 updates
-        assert (rows[name]["targets"], rows[name]["step"]) == (13, 19)
+        # 4 forward, 1 from the output, 2 of two decodings, 2 cycles of 2; then 4 + 2 updates
+        assert (rows[name]["targets"], rows[name]["step"]) == (11, 17)
     # a skip's update besides
     assert (rows["rec_lra"]["targets"], rows["rec_lra"]["step"]) == (7, 12)
     # 1 for the clamped input, 24 relaxation steps of 3 up and 3 down; then 2 x 4 updates

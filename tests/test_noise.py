@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lrajax import noise
 from lrajax.noise import standard_normal, threefry2x32
 
 ONES = 0xFFFFFFFF
@@ -63,6 +64,12 @@ def test_importing_the_library_starts_no_backend():
     """Several processes have to find each other before the first use of JAX."""
     code = "import jax, lrajax; assert not jax._src.xla_bridge.backends_are_initialized()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_two_words_of_a_key_are_those_that_jax_draws():
+    keys = jax.random.split(jax.random.key(2), 4)
+    drawn = jax.vmap(lambda key: jax.random.bits(key, (2,), jnp.uint32))(keys)
+    np.testing.assert_array_equal(jax.vmap(noise._two_words)(keys), drawn)
 
 
 def test_any_generator_of_jax_serves_as_the_key():

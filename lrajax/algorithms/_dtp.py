@@ -16,6 +16,7 @@ A decoder whose layer looks at the activity below it, to pool by maximum, say, l
 codes of targets and of corrupted activities go back to where the clean activity has its maxima.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -198,6 +199,7 @@ def _dtp(
         predict=lambda params, x: predict(network, params.forward, x),
         loss=network.output_loss.value,
         network=network,
+        errors_first=True,  # W and E are read by the cycles and written by updates
     )
 
 
@@ -243,7 +245,8 @@ def _propagate_targets(
     gradient = layers.vjp_below(network.layers[-1], params.forward[-1], z[-2], output)
     targets = [z[-2] - scaled(target_rate, gradient)]
     for l in reversed(_decoded(network)):
-        of_z, of_y = (_decode(network, params, l, z[l - 1], code) for code in (z[l], targets[0]))
+        decode = jax.vmap(functools.partial(_decode, network, params, l, z[l - 1]))
+        of_z, of_y = decode(jnp.stack([z[l], targets[0]]))  # in one product: quicker than in two
         targets.insert(0, z[l - 1] - (of_z - of_y))  # (9)
     return tuple(targets)
 

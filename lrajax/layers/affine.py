@@ -30,7 +30,7 @@ def dense(n_in: int, n_out: int, activation: str | Activation = "tanh") -> Layer
         pre=lambda theta, z: z @ theta["w"] + theta["b"],
         post=parse_activation(activation),
         # E is kept in the orientation of W, so that no transpose is ever materialised.
-        feedback=lambda e, z_below, error: e["w"] @ error,
+        feedback=lambda e, z_below, error: jnp.tensordot(error, e["w"], (0, 1)),
     )
 
 
