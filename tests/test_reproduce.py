@@ -345,6 +345,8 @@ def test_products_are_counted_by_hand():
 
     assert [products.in_sequence("lra_e", depth) for depth in (2, 3, 5)] == [3, 5, 9]
     assert products.in_sequence("dfa", 4) == 4 + 3
+    # a layer more: one forward, two decodings in one product, encoding and decoding of the cycle
+    assert products.in_sequence("dtp", 6) - products.in_sequence("dtp", 5) == 1 + 2 + 2
 
 
 def test_rows_of_claims_are_rows_of_a_table():
