@@ -652,8 +652,9 @@ def test_train_py_gives_the_settings_of_every_committed_cell():
     assert found <= every.keys()
     for path in found:
         cell = every[path]
-        assert records.recorded(path, asked_for(cell.command), records.CELL, but=("seeds",))
-        assert asked_for(cell.command) == records.config(cell.settings)["settings"]
+        theirs = asked_for(cell.command)
+        assert records.recorded(path, theirs, records.CELL, but=("seeds",))
+        assert theirs == records.config(cell.settings)["settings"]
         control = cell.name.rpartition("-")[0] in cells.CONTROLS
         if cell.target.startswith("table") and not control:
             assert cell.flags.keys() <= {"algo", "dataset", "hidden_layers", "opt"}

@@ -114,16 +114,22 @@ class Rule(NamedTuple):
         return made.removeprefix("Makes ").removesuffix(" for a network.").rstrip(",")
 
     @property
-    def hyperparameters(self) -> dict[str, Hyperparameter]:
+    def hyperparameters(self) -> Mapping[str, Hyperparameter]:
         """The factory's keyword arguments, in its order."""
-        types, texts = typing.get_type_hints(self.factory), _arguments(_doc(self.factory))
-        return {
-            name: Hyperparameter(
-                parameter.default, types.get(name, type(parameter.default)), texts.get(name, "")
-            )
-            for name, parameter in inspect.signature(self.factory).parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        }
+        return _hyperparameters(self.factory)
+
+
+@functools.cache  # flags, presets and settings ask for them over and over
+def _hyperparameters(factory: Callable) -> Mapping[str, Hyperparameter]:
+    types, texts = typing.get_type_hints(factory), _arguments(_doc(factory))
+    found = {
+        name: Hyperparameter(
+            parameter.default, types.get(name, type(parameter.default)), texts.get(name, "")
+        )
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return MappingProxyType(found)
 
 
 def _doc(function: Callable) -> str:
