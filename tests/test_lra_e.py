@@ -141,23 +141,41 @@ def test_errors_outlive_a_small_beta_in_single_precision(activation, width, boun
 def test_a_displacement_is_longer_by_example_and_only_below_what_h_resolves():
     h = jnp.array([[1.0, -4.0], [1.0, -4.0], [1.0, -4.0], [0.0, 0.0]])
     displacement = jnp.array([[1e-2, 0.0], [1e-6, -1e-7], [0.0, 0.0], [1e-9, 0.0]])
-    factor = _lra_e.resolvable(displacement, h)
-    assert factor.shape == (4, 1)
-    resolved = 4 * 2**-11.5  # eps of float32 is 2⁻²³
-    np.testing.assert_allclose(factor[:2, 0], [1, resolved / 1e-6], rtol=1e-6)
-    np.testing.assert_array_equal(factor[2:], 1)
+    k = _lra_e.resolvable(displacement, h)
+    # Half of float32's 24 digits below 4 = 2² is 2⁻¹⁰, and 1e-6 lies above 2⁻²⁰.
+    np.testing.assert_array_equal(k, [[0], [10], [0], [0]])
     still = _lra_e.align(lrajax.dense(2, 2, "tanh"), h, jnp.tanh(h), 0 * h, lambda y, z: y - z)
     chex.assert_trees_all_equal(still, (jnp.tanh(h), 0 * h))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_what_h_resolves_is_told_by_the_digits_of_its_dtype(dtype):
+    """Beside NumPy's frexp, which subnormal numbers alone differ from: they have one exponent."""
+    with jax.enable_x64(dtype == "float64"):
+        limits = jnp.finfo(dtype)
+        h = jnp.full((30, 1), 3.0, dtype)
+        displacement = jnp.asarray(2.0 ** -np.arange(30)[:, None], dtype)
+        k = _lra_e.resolvable(displacement, h)
+        exponents = np.frexp(np.float64(displacement))[1].clip(limits.minexp)
+        expected = np.clip(2 - exponents - (limits.nmant + 1) // 2, 0, -limits.minexp)
+        seen = np.asarray(displacement) > 0
+        np.testing.assert_array_equal(k, np.where(seen, expected, 0))
+        layer = lrajax.dense(1, 1, "identity")
+        _, change = _lra_e.align(layer, h, h, displacement, lambda y, z: y - z)
+        rounding = 2.0 ** -((limits.nmant + 1) // 2 - 1)
+        normal = np.asarray(displacement) >= limits.tiny
+        ratio = -np.float64(change)[normal] / np.float64(displacement)[normal]
+        np.testing.assert_allclose(ratio, 1, atol=rounding)
+
+
 def test_of_wide_layers_some_units_tell_and_the_others_lose_nothing_by_it():
-    """Every fourth of 128; the next one's displacement is then what it is."""
+    """Every sixteenth of 128; another one's displacement is then what it is."""
     h, z = jnp.full((1, 4, 32), 0.5), jnp.full((1, 4, 32), jnp.tanh(0.5))
-    for unit, longer in ((4, True), (5, False)):
+    for unit, longer in ((16, True), (17, False)):
         displacement = jnp.zeros(128).at[unit].set(1e-5).reshape(h.shape)
-        factor = _lra_e.resolvable(displacement, h)
-        assert factor.shape == (1, 1, 1)
-        assert (factor.item() > 1) == longer
+        k = _lra_e.resolvable(displacement, h)
+        assert k.shape == (1, 1, 1)
+        assert (k.item() > 0) == longer
         tanh = lrajax.dense(1, 1, "tanh")._replace(out_shape=(4, 32))
         _, change = _lra_e.align(tanh, h, z, displacement, lambda y, z: y - z)
         expected = np.zeros(128)
