@@ -235,19 +235,20 @@ def _mirrored(e: PyTree, entry: PyTree) -> PyTree:
     return {name: _mirrored(part, entry[name]) for name, part in e.items()}
 
 
-def once_known(error: Float[Array, " B *n"], updates: PyTree) -> PyTree:
-    """The updates, to be had once an error is there: the lowest layer's, which comes last.
+def once_known(array: Float[Array, " B *n"], values: PyTree) -> PyTree:
+    """The values, to be had once an array of the mini-batch is there, on CPUs.
 
-    Where updates need not wait, XLA's CPU starts them before the errors below are there, and since
-    E is still to be read then, copies every E in every step of a `jax.lax.scan`
-    (docs/evidence/speed.md). If the error's first number is NaN, so are the updates. On other
-    devices, and inside `jax.shard_map`, where a part of the mini-batch would speak for all of it,
-    nothing waits.
+    XLA's CPU runs what depends on nothing that is missing side by side, and where a matrix is read
+    after its update may run, copies it: every E in every step of a `jax.lax.scan`, unless updates
+    wait for the lowest layer's error, which comes last (docs/evidence/speed.md). If the array's
+    first number is NaN, so are the values. On other devices nothing waits, nor where several have
+    a part of the mini-batch each, of which one would speak for all.
     """
-    if jax.default_backend() != "cpu" or layers.batch_axes(error, updates):
-        return updates
-    bad = jnp.isnan(error.ravel()[:1]).any()  # of an empty mini-batch: False
-    return jax.tree.map(lambda a: jnp.where(bad, jnp.nan, a), updates)
+    split = layers.batch_axes(array, values) or any(jax.typeof(array).sharding.spec)
+    if split or jax.default_backend() != "cpu":
+        return values
+    bad = jnp.isnan(array.ravel()[:1]).any()  # of an empty mini-batch: False
+    return jax.tree.map(lambda a: jnp.where(bad, jnp.nan, a), values)
 
 
 def init_layer_states(network: Network, thetas: tuple) -> tuple:

@@ -40,6 +40,7 @@ from lrajax.steps import (
     labels,
     local_deltas,
     local_updates,
+    once_known,
     output_error,
     predict,
     reduce_batch,
@@ -271,9 +272,12 @@ def _reconstruct(
     """The cycle of every decoder, from the lowest up; σ comes from the top down."""
     decoded = _decoded(network)
     drawn = _draw_noise([z[l - 1] for l in decoded], key)
-    sigma, cycles = jnp.asarray(noise.top, z[0].dtype), list[Reconstruction]()
+    sigma, above = jnp.asarray(noise.top, z[0].dtype), targets[-2]
+    cycles = list[Reconstruction]()
     for l, normal in zip(reversed(decoded), reversed(drawn), strict=True):
-        corrupted = z[l - 1] + sigma * normal  # (10)
+        # One after another, or XLA's CPU has all cycles under way at once, and is slower by it.
+        sigma = once_known(above, sigma)
+        corrupted = above = z[l - 1] + sigma * normal  # (10)
         code = _encode(network, params, l, corrupted)
         h = _decode_pre(network, params.feedback[l], l, z[l - 1], code)
         cycles.insert(0, Reconstruction(corrupted, code, h))

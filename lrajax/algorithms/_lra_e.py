@@ -14,7 +14,6 @@ E, subtracted from like W, comes to align with Wᵀ.
 """
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
