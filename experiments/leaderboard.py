@@ -39,7 +39,9 @@ TASK = flags.DEFINE_list("task", "", "tasks, with commas; default: none", flag_v
 ALGO = flags.DEFINE_list(
     "algo", "", f"rules, with commas, or {named.OWN}; default: all", flag_values=FLAGS
 )
-TRIALS = flags.DEFINE_integer("trials", 30, "of every search", flag_values=FLAGS)
+TRIALS = flags.DEFINE_integer(
+    "trials", None, "of every search; default: the task's", flag_values=FLAGS
+)
 WORKERS = flags.DEFINE_integer("workers", 1, "trials side by side", flag_values=FLAGS)
 DATA_DIR = commandline.define_path("data_dir", None, "as in train.py", FLAGS)
 OUT_DIR = commandline.define_path("out_dir", "leaderboard", "folder of the entries", FLAGS)
@@ -61,14 +63,16 @@ def main() -> None:
             load(tuning.TASKS[task].fields["dataset"])
         for algo in algos:
             named.rule(algo)
-        at_least("trials", TRIALS.value, 1)
+        if TRIALS.value is not None:
+            at_least("trials", TRIALS.value, 1)
         at_least("workers", WORKERS.value, 1)
         if TASK.value:
             commandline.keep_programs(root / "programs")
         every = [(task, algo) for task in TASK.value for algo in algos]
         for task, algo in tqdm(every, unit="rule", disable=not every):
             try:
-                comparison.enter(algo, task, root, load, trials=TRIALS.value, workers=WORKERS.value)
+                trials = TRIALS.value or tuning.TASKS[task].trials
+                comparison.enter(algo, task, root, load, trials=trials, workers=WORKERS.value)
             except InUseError:
                 tqdm.write(f"{task}/{algo} is left to the process that has it")
             jax.clear_caches()  # a long comparison would keep all programs in memory

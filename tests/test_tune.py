@@ -14,7 +14,7 @@ from tqdm import tqdm
 import lrajax
 from lrajax import data, training
 from lrajax.runs import presets, tuning
-from lrajax.runs.commands import train_flags
+from lrajax.runs.commands import train_flags, tune
 
 FIELDS = {"dataset": "digits", "hidden_layers": 1, "width": 8, "epochs": 4}
 TRIALS = 12  # a generation, and a part of one
@@ -283,3 +283,13 @@ def test_every_range_holds_the_default():
     for rule in lrajax.RULES.values():
         for name, (low, high) in rule.traced.items():
             assert 0 < low <= rule.hyperparameters[name].default <= high, (rule.name, name)
+
+
+def test_a_search_has_the_trials_of_its_task_unless_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(tuning.TASKS, "digits", tuning.Task("", {**FIELDS, "epochs": 1}, trials=2))
+    for words, expected in (([], 2), (["--trials=1"], 1)):
+        folder = tmp_path / str(expected)
+        tune.FLAGS(["tune", f"--out_dir={folder}", *words])
+        tune.main()
+        assert len(lines(folder)) == expected
+    tune.FLAGS.unparse_flags()

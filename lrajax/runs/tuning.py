@@ -44,11 +44,13 @@ class Task(NamedTuple):
     Attributes:
       title: what tables call it.
       fields: of `Settings`: data set, network, epochs, validation examples.
+      trials: of a rule's search.
       final_seeds: how many fresh seeds the chosen settings are trained with.
     """
 
     title: str
     fields: Mapping[str, Any]
+    trials: int = 30
     final_seeds: int = 10
 
 
@@ -61,11 +63,11 @@ TASKS = {
     ),
     "fashion_mnist-8": Task(
         "Fashion-MNIST, 8 × 256",
-        {"dataset": "fashion_mnist", "hidden_layers": 8, "epochs": 20, "valid_size": 10_000},
+        {"dataset": "fashion_mnist", "hidden_layers": 8, "epochs": 10, "valid_size": 10_000},
     ),
     "mnist-32": Task(
         "MNIST, 32 × 256",
-        {"dataset": "mnist", "hidden_layers": 32, "epochs": 10, "valid_size": 10_000},
+        {"dataset": "mnist", "hidden_layers": 32, "epochs": 5, "valid_size": 10_000},
     ),
     "cifar10-vgg5": Task(
         "CIFAR-10, vgg5, width 32",
@@ -75,9 +77,10 @@ TASKS = {
             "width": 32,
             "activation": "relu",
             "augment": ("flip", "crop"),
-            "epochs": 10,
+            "epochs": 6,
             "valid_size": 10_000,
         },
+        trials=16,
         final_seeds=5,
     ),
 }

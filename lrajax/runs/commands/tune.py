@@ -26,7 +26,9 @@ ALGO = flags.DEFINE_string(
     "algo", "lra_e", f"learning rule: {', '.join(lrajax.RULES)}, or {named.OWN}", flag_values=FLAGS
 )
 TASK = flags.DEFINE_string("task", "digits", "see docs/protocol.md", flag_values=FLAGS)
-TRIALS = flags.DEFINE_integer("trials", 30, "settings to try, all in all", flag_values=FLAGS)
+TRIALS = flags.DEFINE_integer(
+    "trials", None, "settings to try, all in all; default: the task's", flag_values=FLAGS
+)
 PASSES = flags.DEFINE_integer(
     "passes",
     None,
@@ -59,10 +61,12 @@ def main() -> None:
     try:
         named.rule(ALGO.value)
         one_of("task", TASK.value, tuning.TASKS)
-        for flag in (TRIALS, WORKERS, *(f for f in (EPOCHS, PASSES) if f.value is not None)):
-            at_least(flag.name, flag.value, 1)
+        for flag in (TRIALS, WORKERS, EPOCHS, PASSES):
+            if flag.value is not None:
+                at_least(flag.name, flag.value, 1)
         between("seed", SEED.value, 0, 2**32 - 1)
-        fields = dict(tuning.TASKS[TASK.value].fields)
+        task = tuning.TASKS[TASK.value]
+        fields, trials = dict(task.fields), TRIALS.value or task.trials
         if EPOCHS.value is not None:
             fields["epochs"] = EPOCHS.value
         out_dir = OUT_DIR.value or f"tuned/{TASK.value}/{ALGO.value}"
@@ -77,9 +81,9 @@ def main() -> None:
         )
     except ValueError as error:
         commandline.fail(error, FLAGS)
-    bar = tqdm(initial=len(search.ended), total=TRIALS.value, unit="trial", desc=ALGO.value)
+    bar = tqdm(initial=len(search.ended), total=trials, unit="trial", desc=ALGO.value)
     with bar, contextlib.closing(search):
-        search.follow(bar, TRIALS.value, PASSES.value or float("inf"))
+        search.follow(bar, trials, PASSES.value or float("inf"))
     print(f"{search.folder / 'preset.json'}: {search.study.best_value:.2f} % validation error")
 
 
