@@ -26,7 +26,8 @@ import itertools
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 from absl import flags
@@ -189,25 +190,49 @@ def result_of(
 
 
 def joined(parts: list[dict]) -> dict:
-    """One cell's file from those of its seeds; curves are lists over epochs, then over seeds."""
-    curves = [part["curves"] for part in parts]
+    """One cell's file from those of its seeds; curves are lists over epochs, then over seeds.
+
+    None stands for what was not measured of a seed: of one that is older than its measure, say.
+    """
+    seeds = [part["settings"]["seeds"] for part in parts]
+    curves = filled([part["curves"] for part in parts], seeds, no_curve)
+    final = filled([part["final"] for part in parts], seeds, nothing)
     return {
         **parts[0],
-        "settings": {
-            **parts[0]["settings"],
-            "seeds": records.concatenated([part["settings"]["seeds"] for part in parts]),
-        },
+        "settings": {**parts[0]["settings"], "seeds": records.concatenated(seeds)},
         "parts": records.concatenated([part["parts"] for part in parts]),
         "summary": records.joined_summary([part["summary"] for part in parts]),
         "curves": {
-            name: [
-                records.concatenated(epoch)
-                for epoch in zip(*(c[name] for c in curves), strict=True)
-            ]
+            name: list(
+                map(records.concatenated, zip(*(part[name] for part in curves), strict=True))
+            )
             for name in curves[0]
         },
-        "final": records.concatenated([part["final"] for part in parts]),
+        "final": records.concatenated(final),
     }
+
+
+def filled(
+    measured: list[dict], seeds: list[list[int]], absent: Callable[[Any, int], Any]
+) -> list[dict]:
+    """What was measured of each part, and `absent` of a measure that only others have."""
+    every = {name: value for part in measured for name, value in part.items()}
+    return [
+        {name: part.get(name, absent(value, len(own))) for name, value in every.items()}
+        for part, own in zip(measured, seeds, strict=True)
+    ]
+
+
+def nothing(like: Any, seeds: int) -> Any:
+    """None for each of so many seeds, wherever the others' has a list over theirs."""
+    if isinstance(like, dict):
+        return {name: nothing(part, seeds) for name, part in like.items()}
+    return [None] * seeds if isinstance(like, list) else like
+
+
+def no_curve(like: list, seeds: int) -> list:
+    """None for each of so many seeds, an epoch each."""
+    return [nothing(epoch, seeds) for epoch in like]
 
 
 def add(cell: cells.Cell, result: dict) -> None:

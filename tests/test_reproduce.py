@@ -86,6 +86,29 @@ def test_more_seeds_join_those_that_are_there(results):
         assert all(len(epoch) == 2 for epoch in curve)
 
 
+@pytest.mark.parametrize("old_first", [True, False])
+def test_a_measure_that_older_seeds_lack_is_kept(results, old_first):
+    import reproduce
+    from results import by_layer
+
+    new = json.loads((results / "figure1/dfa.json").read_text())
+    new["final"]["attacked"] = {"none": [3.0]}
+    old = {kind: dict(new[kind]) for kind in ("curves", "final")}
+    del old["curves"]["layer_angles"], old["final"]["attacked"], old["final"]["start"]
+    old = {**new, **old, "settings": {**new["settings"], "seeds": [1]}}
+    parts = [old, new] if old_first else [new, old]
+    joined = reproduce.joined(parts)
+    among = 1 if old_first else 0
+    assert joined["settings"]["seeds"] == [part["settings"]["seeds"][0] for part in parts]
+    for epoch, of_new in zip(
+        joined["curves"]["layer_angles"], new["curves"]["layer_angles"], strict=True
+    ):
+        assert (epoch[among], epoch[1 - among]) == (of_new[0], None)
+        assert by_layer(epoch) == by_layer(of_new)
+    assert joined["final"]["attacked"]["none"] == ([None, 3.0] if old_first else [3.0, None])
+    assert joined["final"]["start"].keys() == new["final"]["start"].keys()
+
+
 def test_two_processes_share_the_work(results):
     flags = ["--quick", "--cells=dfa", "--target=table1", "--seeds=2"]
     out = results / "shared"

@@ -229,9 +229,9 @@ def concatenated(trees: Sequence[Any]) -> Any:
     """Lists one after another, in dictionaries of any depth; anything else once, if all agree.
 
     Raises:
-      ValueError: what is no list differs.
+      ValueError: what is no list differs, or names do.
     """
-    if isinstance(trees[0], dict):
+    if isinstance(trees[0], dict) and all(tree.keys() == trees[0].keys() for tree in trees):
         return {name: concatenated([tree[name] for tree in trees]) for name in trees[0]}
     if isinstance(trees[0], list):
         return list(itertools.chain(*trees))
