@@ -727,12 +727,13 @@ def test_the_selected_epoch_is_the_first_of_fewest_mistakes(path):
         pytest.skip("it selects by another measure")
     settings = record["settings"]
     size = settings["valid_size"] or {"cifar10": 5000}.get(settings["dataset"], 2000)
-    curves = {name: np.array(curve, float) for name, curve in record["curves"].items()}
+    names = ("valid_error", "test_error")
+    curves = {name: np.array(record["curves"][name], float) for name in names}
     mistakes = np.round(curves["valid_error"] * size / 100)
     for i, epoch in enumerate(record["summary"]["best_epoch"]):
         if epoch is not None:
             assert epoch == 1 + np.argmin(
                 np.where(np.isnan(mistakes[:, i]), np.inf, mistakes[:, i])
             )
-            for name in ("valid_error", "test_error"):
+            for name in names:
                 assert record["summary"][name][i] == curves[name][epoch - 1, i]
