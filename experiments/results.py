@@ -301,7 +301,7 @@ def layer_section(records: dict[str, dict]) -> list[str]:
         and record["settings"]["dataset"] == "cifar10"
     ]
     head = ["cell", "angle to backprop (°)", "units with an error (%)", "E to Wᵀ (°)"]
-    said = "By layer from the lowest, after the first epoch and the last, means over the seeds:\n"
+    said = "By layer from the lowest, after the first epoch and the last, of the seeds followed:\n"
     return [said, markdown(head, rows)] if rows else []
 
 

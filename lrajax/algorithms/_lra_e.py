@@ -145,10 +145,11 @@ def resolvable(displacement: Array, h: Array) -> Array:
 
 
 def _largest(array: Array) -> Array:
-    """The largest size of some of an example's numbers, eight at least, [B, 1, ...]."""
-    size = layers.size(array.shape[1:])
-    # Primes, so that of maps every feature is among them: one may have no error at all.
-    stride = next(stride for stride in (31, 7, 1) if size >= 8 * stride or stride == 1)
+    """The largest size of some of an example's numbers, eight if it has them, [B, 1, ...]."""
+    size, features = layers.size(array.shape[1:]), array.shape[-1]
+    # Primes, so that of maps several features are among them: one may have no error at all.
+    primes = (prime for prime in (31, 29, 7, 5) if size >= 8 * prime and features % prime)
+    stride = next(primes, 1)
     largest = jnp.abs(array.reshape(len(array), size)[:, ::stride]).max(axis=1)
     return largest.reshape(-1, *(1,) * (array.ndim - 1))
 
@@ -158,9 +159,10 @@ def _largest(array: Array) -> Array:
 
 
 def _exponent(array: Array) -> Array:
-    """Biased exponent of numbers >= 0, in the layout of their dtype."""
+    """The exponent of numbers >= 0: e of 1.5 · 2ᵉ."""
     limits = jnp.finfo(array.dtype)
-    return jax.lax.bitcast_convert_type(array, f"int{limits.bits}") >> limits.nmant
+    biased = jax.lax.bitcast_convert_type(array, f"int{limits.bits}") >> limits.nmant
+    return biased + (limits.minexp - 1)
 
 
 def _two_to(k: Array, like: Array) -> Array:
