@@ -3,6 +3,7 @@
 docs/evidence/ says on what evidence rates and scales differ from the presets.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterator
@@ -149,6 +150,7 @@ def tuned(scale: Scale) -> Iterator[Cell]:
 
 def cifar10(scale: Scale) -> Iterator[Cell]:
     """Six epochs of convolutional networks on CIFAR-10, and up to thirty with crops too."""
+    cell = functools.partial(scale.cell, "cifar10", probe=probes.ALIGNMENT)
     common = {"dataset": "cifar10", "width": 32, "activation": "relu", "epochs": 6, **FALLING}
     flipped = {"augment": ("flip",), **common}
     for name, algo, flags in (
@@ -156,9 +158,7 @@ def cifar10(scale: Scale) -> Iterator[Cell]:
         ("backprop-flip", "backprop", flipped),
         ("lra_e", "lra_e", {**CIFAR10_LRA_E, **flipped}),
     ):
-        yield scale.cell(
-            "cifar10", name, probe=probes.ALIGNMENT, algo=algo, network="vgg5", **flags
-        )
+        yield cell(name, algo=algo, network="vgg5", **flags)
     cropped = {**common, "augment": ("flip", "crop"), "epochs": 30}
     for algo, flags in (
         ("backprop", {}),
@@ -166,21 +166,21 @@ def cifar10(scale: Scale) -> Iterator[Cell]:
         ("lra_e", CIFAR10_LRA_E),
     ):
         settings = {"algo": algo, "network": "vgg5", **flags, **cropped}
-        yield scale.cell("cifar10", f"{algo}-30", probe=probes.ALIGNMENT, **settings)
+        yield cell(f"{algo}-30", **settings)
     for algo, found in CIFAR10_SEARCHED.items():
         settings = {"algo": algo, "network": "vgg5", **cropped, **found}
-        yield scale.cell("cifar10", f"{algo}-30", probe=probes.ALIGNMENT, **settings)
+        yield cell(f"{algo}-30", **settings)
         short = {**settings, "epochs": 15}
-        yield scale.cell("cifar10", f"{algo}-15", seeds=1, probe=probes.ALIGNMENT, **short)
+        yield cell(f"{algo}-15", seeds=1, **short)
     for algo in ("backprop", "rfa", "dfa"):
         found = CIFAR10_SEARCHED.get(algo, {})
         normed = {"algo": algo, "network": NORMED, **cropped, "epochs": 15, **found}
-        yield scale.cell("cifar10", f"{algo}-normed", seeds=1, probe=probes.ALIGNMENT, **normed)
+        yield cell(f"{algo}-normed", seeds=1, **normed)
     # With relu it stays at chance; a step takes three times as long as backprop's.
     tanh = {**cropped, "network": "vgg5", "activation": "tanh", "epochs": 15}
-    yield scale.cell("cifar10", "dtp-15", seeds=1, probe=probes.ALIGNMENT, algo="dtp", **tanh)
+    yield cell("dtp-15", seeds=1, algo="dtp", **tanh)
     residual = {**flipped, "network": "resnet_small", **CIFAR10_REC_LRA}
-    yield scale.cell("cifar10", "rec_lra", probe=probes.ALIGNMENT, algo="rec_lra", **residual)
+    yield cell("rec_lra", algo="rec_lra", **residual)
 
 
 def cifar10_full(scale: Scale) -> Iterator[Cell]:
