@@ -4,6 +4,7 @@ docs/evidence/ says on what evidence rates and scales differ from the presets.
 """
 
 import functools
+import itertools
 import json
 import pathlib
 from collections.abc import Callable, Iterator
@@ -65,8 +66,19 @@ CIFAR10_SEARCHED = {
         "e_init": "orthogonal:0.112",
     },
 }
+CROPPED = {"dataset": "cifar10", "augment": ("flip", "crop"), "activation": "relu", **FALLING}
+# The rules that networks beyond vgg5 at width 32 are shown with.
+CIFAR10_RULES = {
+    "backprop": {},
+    "lra_e": CIFAR10_LRA_E,
+    "kolen_pollack": CIFAR10_KOLEN_POLLACK,
+    "sign_symmetric": CIFAR10_SEARCHED["sign_symmetric"],
+    "dtp_sigma": {"activation": "tanh"},
+}
 NORMED = "paper.remedies:normed_vgg5"
-FULL_SIZE = {"vgg5": 128, "vgg9": 64, "resnet18": 64}  # networks and their widths
+# Networks and their widths.
+OF_SIZES = (("vgg5", 32), ("resnet_small", 32), ("vgg7", 32), ("vgg5", 64))
+FULL_SIZE = (("vgg5", 128), ("vgg9", 64), ("resnet18", 64))
 
 UNITS_LRA_E = {"opt": "adam", "lr": 0.001, "w_init": "glorot"}
 # Several sign layers do best where next to nothing flips, k winners with a small β, others with 1.
@@ -183,22 +195,20 @@ def cifar10(scale: Scale) -> Iterator[Cell]:
     yield cell("rec_lra", algo="rec_lra", **residual)
 
 
+def cifar10_networks(scale: Scale) -> Iterator[Cell]:
+    """Networks of several sizes with the settings that serve on vgg5, six epochs of one seed."""
+    for (network, width), (algo, own) in itertools.product(OF_SIZES, CIFAR10_RULES.items()):
+        how = {"seeds": 1, "probe": probes.ALIGNMENT, "algo": algo}
+        flags = {**CROPPED, "network": network, "width": width, "epochs": 6, **own}
+        yield scale.cell("cifar10_networks", f"{algo}-{network}-{width}", **how, **flags)
+
+
 def cifar10_full(scale: Scale) -> Iterator[Cell]:
     """Networks of the size that others report on, 100 epochs, for an accelerator."""
-    common = {"dataset": "cifar10", "activation": "relu", "epochs": 100, **FALLING}
-    rules = {
-        "backprop": {},
-        "lra_e": CIFAR10_LRA_E,
-        "kolen_pollack": CIFAR10_KOLEN_POLLACK,
-        "sign_symmetric": {},
-        "dtp_sigma": {"activation": "tanh"},
-    }
-    for network, width in FULL_SIZE.items():
-        for algo, own in rules.items():
-            flags = {"network": network, "width": width, "augment": ("flip", "crop"), **own}
-            how = {"seeds": 3, "probe": probes.ALIGNMENT, "precision": "bfloat16"}
-            name = f"{algo}-{network}"
-            yield scale.cell("cifar10_full", name, algo=algo, **how, **{**common, **flags})
+    for (network, width), (algo, own) in itertools.product(FULL_SIZE, CIFAR10_RULES.items()):
+        how = {"seeds": 3, "probe": probes.ALIGNMENT, "precision": "bfloat16", "algo": algo}
+        flags = {**CROPPED, "network": network, "width": width, "epochs": 100, **own}
+        yield scale.cell("cifar10_full", f"{algo}-{network}", **how, **flags)
 
 
 def activations(scale: Scale) -> Iterator[Cell]:
@@ -255,6 +265,7 @@ TARGETS: dict[str, Callable[[Scale], Iterator[Cell]]] = {
     "tuned": tuned,
     "networks": networks,
     "cifar10": cifar10,
+    "cifar10_networks": cifar10_networks,
     "cifar10_full": cifar10_full,
     "activations": activations,
     "robustness": robustness,
