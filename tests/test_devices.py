@@ -55,6 +55,7 @@ def test_four_devices_agree_with_one(case, tmp_path):
     assert_same(parameters(tmp_path, process), expected)
 
 
+@pytest.mark.parametrize("case", [("dtp_sigma", "rmsprop")], indirect=True)
 def test_two_processes_agree_with_one(case, tmp_path):
     flags, expected = case
     join = (*flags, f"--coordinator=localhost:{free_port()}", "--num_processes=2")

@@ -25,8 +25,8 @@ def ok(*flags):
     return done
 
 
-def test_default_run_learns_the_digits(tmp_path):
-    ok("--algo=lra_e", "--opt=adam", f"--out_dir={tmp_path}")
+def test_the_first_command_learns_the_digits(tmp_path):
+    ok("--algo=lra_e", "--opt=adam", "--epochs=30", f"--out_dir={tmp_path}")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["test_error_mean"] < 4
 
