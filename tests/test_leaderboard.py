@@ -130,6 +130,10 @@ def test_a_run_without_an_error_counts_at_chance(root):
     [
         ({"protocol": 0}, "entry.json was made under version 0 of the protocol"),
         ({"trials": 3}, "different numbers of trials"),
+        (
+            {"settings": {"opt": "adam", "lr": 0.1, "epochs": 3}},
+            r"trials, seeds and epochs, \[\(2, 2, 2\), \(2, 2, 3\)\]",
+        ),
         ({"protocol": None}, "entry.json is not what was written there"),
         ({"cards": None}, "entry.json is not what was written there"),
         ({"cards": {"start": {}, "trained": {}}}, "entry.json is not what was written there"),

@@ -214,7 +214,7 @@ def standings(root: pathlib.Path) -> dict[str, list[Standing]]:
     """The rules of every task that has entries, best first.
 
     Raises:
-      ValueError: see `read`; or rules of a task that had different numbers of trials or seeds.
+      ValueError: see `read`; or rules of a task that had different budgets.
     """
     found = {}
     for task in tuning.TASKS:
@@ -226,10 +226,12 @@ def standings(root: pathlib.Path) -> dict[str, list[Standing]]:
 
 def _standing(entries: Sequence[Mapping[str, Any]]) -> list[Standing]:
     """The rules of one task."""
-    budgets = {(entry["trials"], len(entry["runs"])) for entry in entries}
+    budgets = {
+        (entry["trials"], len(entry["runs"]), entry["settings"]["epochs"]) for entry in entries
+    }
     if len(budgets) > 1:
         raise ValueError(
-            f"rules of {entries[0]['task']} have different numbers of trials and seeds, "
+            f"rules of {entries[0]['task']} have different numbers of trials, seeds and epochs, "
             f"{sorted(budgets)}: give all of them the same"
         )
     errors = {entry["rule"]: _errors(entry) for entry in entries}
