@@ -279,6 +279,21 @@ def test_layers_are_followed_from_the_first_epoch_to_the_last():
     assert table.splitlines()[2:] == ["| followed | 85 0 → 25 0 | 85 0 → 25 0 | – 4 → – 4 |"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "vgg5 relu"),
+        ({"width": 64}, "vgg5 of width 64 relu"),
+        ({"network": "mlp", "width": 256, "hidden_layers": 3, "activation": "tanh"}, "3 mlp"),
+    ],
+)
+def test_a_network_is_told_by_what_is_not_its_default(changes, words):
+    import results
+
+    settings = {"network": "vgg5", "width": 32, "hidden_layers": None, "activation": "relu"}
+    assert results.network_of({**settings, **changes}) == words
+
+
 @pytest.mark.parametrize(("algo", "angles"), [("dfa", ["80°", "70°"]), ("equil_prop", ["–", "–"])])
 def test_settling_units_have_no_angle_to_backprop(algo, angles):
     import results
