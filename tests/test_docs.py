@@ -94,6 +94,9 @@ def of_shell(script):
 def test_the_rule_of_the_how_to_is_one_file_of_under_60_lines():
     rule = blocks(DOCS / "howto" / "new_rule.md", "python")[0]
     assert len(rule.splitlines()) < 60
+    exec(rule, namespace := {})
+    network = lrajax.mlp((3, 4, 2))
+    assert namespace["kolen_pollack"](network).network is network  # whose layers may have a state
 
 
 def test_every_rule_has_a_page_with_a_picture():

@@ -21,7 +21,8 @@ CARDS = """
 ## What the rules cost
 
 Measured by `lrajax.audit` on the task's network; angles are from the lowest hidden layer to the
-uppermost, before and after training of the first fresh seed.
+uppermost, before and after training of the first fresh seed. Sign-symmetric feedback's E is the
+stored |M|, not the signs of W that go with it.
 
 - **products**, **memory**: over backprop's, of a step. **depth**: products one after another until
   the first layer's update.
@@ -73,8 +74,9 @@ def budget(ranked: Sequence[Standing]) -> str:
     longest = max(standing.entry["epochs_searched"] for standing in ranked)
     return (
         f"{entry['trials']} trials of at most {settings['epochs']} epochs, {seeds} of "
-        f"{settings['epochs']} epochs; seconds of the median run on {entry['device']}, a search "
-        f"has the epochs of {longest / settings['epochs']:.0f}.\n"
+        f"{settings['epochs']} epochs; a search has the epochs of "
+        f"{longest / settings['epochs']:.0f} runs. valid: of the chosen trial. Seconds: of the "
+        f"median run on {entry['device']}, under changing load; compare products.\n"
     )
 
 
