@@ -8,8 +8,8 @@ r"""Reproduces the paper's tables and figures, and goes beyond them, a cell at a
 Every cell gets its first seed before any gets its second, one seed at a time on a CPU (there they
 cost the same together) and all in one program on an accelerator. A seed goes into
 results/TARGET/CELL.json as soon as it is trained. What is there is not trained again and what was
-cut off goes on, so the command can be interrupted and given again, later with more seeds; two of it
-side by side share the work.
+cut off goes on (on an accelerator with the same seeds), so the command can be interrupted and given
+again, later with more seeds; two of it side by side share the work.
 `python experiments/results.py` turns results/ into RESULTS.md and the figures.
 """
 
@@ -78,8 +78,9 @@ def chosen_cells() -> list[cells.Cell]:
     smaller = {"width": 16, "dataset": "digits"}
     quick = cells.Scale(seeds, epochs=2, depths=(3,), smaller=smaller)
     scale = quick if QUICK.value else cells.Scale(seeds)
-    # "all" is the paper's.
-    names = cells.TARGETS if "all" in TARGET.value else TARGET.value
+    names = [name for name in TARGET.value if name != "all"]
+    if "all" in TARGET.value:  # the paper's
+        names += cells.TARGETS
     # Targets share cells.
     every = {path_of(cell): cell for name in names for cell in TARGETS[name](scale)}.values()
     chosen = [cell for cell in every if any(part in cell.name for part in CELLS.value)]

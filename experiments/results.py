@@ -324,7 +324,7 @@ def layer_section(records: dict[str, dict]) -> list[str]:
 
 def by_layer(runs: Sequence[list], decimals: int = 0) -> str:
     """Means of a measure by layer, [runs, layers], over the runs that have it."""
-    layers = zip(*(run for run in runs if run is not None), strict=True)
+    layers = zip(*measured(runs), strict=True)
     means = (None if None in layer else statistics.mean(layer) for layer in layers)
     return " ".join("–" if mean is None else f"{mean:.{decimals}f}" for mean in means)
 
@@ -383,11 +383,16 @@ def alignment_of(record: dict) -> list[str]:
     Units with clipped states are not those that backprop goes through: no angle.
     """
     final, settles = record["final"], RULES[record["settings"]["algo"]].clipped
-    lowest = [angles[0] for angles in final["layer_angles"]]
-    erring = [statistics.mean(shares[:-1]) for shares in final["erring"]]
-    degrees = (None, None) if settles else (moments(final["angle"])[0], moments(lowest)[0])
+    angles, lowest = measured(final["angle"]), [one[0] for one in measured(final["layer_angles"])]
+    erring = [statistics.mean(shares[:-1]) for shares in measured(final["erring"])]
+    degrees = (None, None) if settles else (moments(angles or [None])[0], moments(lowest)[0])
     texts = [f"{value:.0f}°" if value is not None else "–" for value in degrees]
     return [*texts, f"{statistics.mean(erring):.1f} %"]
+
+
+def measured(by_seed: list) -> list:
+    """Of the seeds that have it: one may be older than a measure."""
+    return [value for value in by_seed if value is not None]
 
 
 def attack_table(records: dict[str, dict]) -> str:
@@ -396,7 +401,7 @@ def attack_table(records: dict[str, dict]) -> str:
     rows = []
     for record in records.values():
         found, name = record["final"]["attacked"], RULES[record["settings"]["algo"]].title
-        errors = (spread(*moments(found[attack])) for attack in attacks)
+        errors = (spread(*moments(measured(found[attack]))) for attack in attacks)
         rows.append([f"{name} ({extent(record)})", *errors])
     return markdown(["rule", *attacks], rows)
 

@@ -301,6 +301,18 @@ def test_settling_units_have_no_angle_to_backprop(algo, angles):
     final = {"angle": [80.0], "layer_angles": [[70.0, 0.0]], "erring": [[25.0, 100.0]]}
     row = results.alignment_of({"settings": {"algo": algo}, "final": final})
     assert row == [*angles, "25.0 %"]
+    final = {name: [None, *values] for name, values in final.items()}  # an older seed before it
+    assert results.alignment_of({"settings": {"algo": algo}, "final": final}) == row
+
+
+def test_all_of_the_paper_and_more_are_both_chosen():
+    import reproduce
+
+    reproduce.FLAGS(["reproduce.py", "--target=all,tuned"])
+    targets = {cell.target for cell in reproduce.chosen_cells()}
+    reproduce.FLAGS.unparse_flags()
+    assert {"table1", "figure3", "tuned"} <= targets
+    assert "depth" not in targets
 
 
 @pytest.mark.parametrize(
