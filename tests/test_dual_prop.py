@@ -48,3 +48,19 @@ def test_tends_to_backprop_with_the_square_of_beta(network):
 def test_a_beta_of_zero_is_refused(network):
     with pytest.raises(ValueError, match=r"beta=0\.0"):
         dual_prop(network, beta=0.0)
+
+
+@pytest.mark.parametrize("depth", [3, 32])
+def test_errors_of_a_fitted_batch_outlive_a_small_beta(depth):
+    """In single precision: the lowest layer's update is within a degree of backprop's."""
+    network = lrajax.mlp((8, *[32] * depth, 4))
+    yardstick = lrajax.backprop(network)
+    params = yardstick.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (5, 8))
+    y = yardstick.predict(params, x) + 1e-5 * jax.random.normal(jax.random.key(2), (5, 4))
+    batch = lrajax.Batch(x, y)  # all but fitted
+    _, exact = reference.compute_whole(yardstick, params, batch)
+    _, updates = reference.compute_whole(dual_prop(network, beta=0.01), params, batch)
+    lowest = (updates.forward[0]["w"], exact.forward[0]["w"])
+    cosine = np.vdot(*lowest) / np.linalg.norm(lowest[0]) / np.linalg.norm(lowest[1])
+    assert cosine > np.cos(np.radians(1))

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 import lrajax
 from lrajax import diagnostics, steps, training
-from lrajax.algorithms import _lra_e
+from lrajax.algorithms import _lra_e, _rounding
 
 BETA, GAMMA = 0.7, 0.9
 
@@ -141,7 +141,7 @@ def test_errors_outlive_a_small_beta_in_single_precision(activation, width, boun
 def test_a_displacement_is_longer_by_example_and_only_below_what_h_resolves():
     h = jnp.array([[1.0, -4.0], [1.0, -4.0], [1.0, -4.0], [0.0, 0.0]])
     displacement = jnp.array([[1e-2, 0.0], [1e-6, -1e-7], [0.0, 0.0], [1e-9, 0.0]])
-    k = _lra_e.resolvable(displacement, h)
+    k = _rounding.resolvable(displacement, h)
     # Half of float32's 24 digits below 4 = 2² is 2⁻¹⁰, and 1e-6 lies above 2⁻²⁰.
     np.testing.assert_array_equal(k, [[0], [10], [0], [0]])
     still = _lra_e.align(lrajax.dense(2, 2, "tanh"), h, jnp.tanh(h), 0 * h, lambda y, z: y - z)
@@ -155,7 +155,7 @@ def test_what_h_resolves_is_told_by_the_digits_of_its_dtype(dtype):
         limits = jnp.finfo(dtype)
         h = jnp.full((30, 1), 3.0, dtype)
         displacement = jnp.asarray(2.0 ** -np.arange(30)[:, None], dtype)
-        k = _lra_e.resolvable(displacement, h)
+        k = _rounding.resolvable(displacement, h)
         exponents = np.frexp(np.float64(displacement))[1].clip(limits.minexp)
         expected = np.clip(2 - exponents - (limits.nmant + 1) // 2, 0, -limits.minexp)
         seen = np.asarray(displacement) > 0
@@ -173,7 +173,7 @@ def test_of_wide_layers_some_units_tell_and_the_others_lose_nothing_by_it():
     h, z = jnp.full((1, 4, 32), 0.5), jnp.full((1, 4, 32), jnp.tanh(0.5))
     for unit, longer in ((14, True), (15, False)):
         displacement = jnp.zeros(128).at[unit].set(1e-5).reshape(h.shape)
-        k = _lra_e.resolvable(displacement, h)
+        k = _rounding.resolvable(displacement, h)
         assert k.shape == (1, 1, 1)
         assert (k.item() > 0) == longer
         tanh = lrajax.dense(1, 1, "tanh")._replace(out_shape=(4, 32))
@@ -188,7 +188,7 @@ def test_a_feature_without_errors_does_not_speak_for_the_others(shape):
     """Each in turn: what it alone would ask for would drive the others into saturation."""
     h = jnp.full((shape[-1], *shape), 0.5)
     silent = jnp.eye(shape[-1])[:, None, None, :]
-    k = _lra_e.resolvable(jnp.where(silent, 1e-20, 1e-6 * jnp.ones(h.shape)), h)
+    k = _rounding.resolvable(jnp.where(silent, 1e-20, 1e-6 * jnp.ones(h.shape)), h)
     np.testing.assert_array_equal(np.ravel(k), k[0].item())
     assert 0 < k[0].item() < 12
 

@@ -7,12 +7,14 @@
 
 Each unit holds two states, pushed apart by the errors above; their mean goes up, and their
 difference down. No derivative is taken of the activation: δ is its difference quotient, and the
-rule is backprop up to β². The publication relaxes both states by further passes, in which their
-mean replaces z.
+rule is backprop up to β². Where h does not resolve (β/2) a, the states are pushed further and their
+difference is divided by as much. The publication relaxes both states by further passes, in which
+their mean replaces z.
 """
 
 from lrajax import initializers, layers
 from lrajax.algorithms._backprop import backprop
+from lrajax.algorithms._rounding import resolvable, two_to
 from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network, Params
 from lrajax.checks import positive
@@ -60,8 +62,12 @@ def dual_prop(
         for l in reversed(range(1, len(network.layers))):
             below = network.layers[l - 1]
             error = layers.vjp_below(network.layers[l], params.forward[l], z[l - 1], deltas[0])
-            plus, minus = (layers.post(below, h[l - 1] + s * beta / 2 * error) for s in (1, -1))
-            deltas.insert(0, (plus - minus) / beta)
+            nudge = beta / 2 * error
+            k = resolvable(nudge, h[l - 1])  # what h does not resolve is nudged further
+            plus, minus = (
+                layers.post(below, h[l - 1] + s * two_to(k, nudge) * nudge) for s in (1, -1)
+            )
+            deltas.insert(0, (plus - minus) / beta * two_to(-k, nudge))
             errors.insert(0, error)
         return from_errors(batch, h, z, errors)._replace(aux=tuple(deltas))
 
