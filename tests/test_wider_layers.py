@@ -439,6 +439,19 @@ def test_bad_arguments_are_named(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (layers.group_norm(PLAIN, 3), "groups=3 would standardise one number at a time"),
+        (layers.layer_norm(layers.dense(4, 1)), "layer_norm would standardise one number"),
+    ],
+)
+def test_a_number_by_itself_is_not_standardised(layer, message):
+    theta = layer.init(KEY, lrajax.initializers.GLOROT)
+    with pytest.raises(ValueError, match=message):
+        layer.post(layer.pre(theta, jnp.ones(layer.in_shape)))
+
+
 def test_vgg_pools_after_each_stage():
     shapes = [layer.out_shape for layer in networks.vgg5((32, 32, 3), 10, width=4).layers]
     assert shapes == [(32, 32, 4), (16, 16, 8), (8, 8, 16), (4, 4, 16), (10,)]

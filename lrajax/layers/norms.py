@@ -28,12 +28,13 @@ def layer_norm(layer: Layer, *, gain: bool = False) -> Layer:
         before the norm. True for `group_norm` with one group.
 
     Raises:
-      ValueError: a gain for a layer without a bias.
+      ValueError: a gain for a layer without a bias; as it is applied, a layer of one unit.
     """
     if gain:
         return group_norm(layer, 1)
 
     def post(h):
+        _several(h.size, "layer_norm")
         return layer.post(jax.nn.standardize(h, axis=tuple(range(h.ndim))))
 
     return layer._replace(post=post)
@@ -47,7 +48,8 @@ def group_norm(layer: Layer, groups: int) -> Layer:
       groups: of neighbouring features, the last dimension; 1 is layer normalisation.
 
     Raises:
-      ValueError: groups that do not divide the features, or a layer without a bias.
+      ValueError: groups that do not divide the features, or a layer without a bias; as it is
+        applied, groups of one number each.
     """
     groups = count("groups", groups)
     features = layer.out_shape[-1]
@@ -56,6 +58,7 @@ def group_norm(layer: Layer, groups: int) -> Layer:
 
     def normalise(theta, h):
         del theta
+        _several(h.size // groups, f"groups={groups}")
         grouped = h.reshape(-1, groups, features // groups)
         return jax.nn.standardize(grouped, axis=(0, 2), epsilon=EPSILON).reshape(h.shape)
 
@@ -103,6 +106,12 @@ def _statistics(h: Array) -> tuple[Array, Array]:
 
     mean = mean_of(h)
     return mean, mean_of((h - jnp.broadcast_to(mean, h.shape)) ** 2)
+
+
+def _several(numbers: int, said: str) -> None:
+    """Raises ValueError where a number would be standardised by itself."""
+    if numbers == 1:
+        raise ValueError(f"{said} would standardise one number at a time, to 0 whatever it is")
 
 
 def _with_gain(layer: Layer, normalise: Callable[[PyTree, Array], Array]) -> Layer:
