@@ -210,12 +210,48 @@ def test_a_last_generation_that_was_not_written_is_written_by_the_same_command(w
         ("/nowhere/x.log", "", "storage=/nowhere/x.log cannot be used"),
         ("sqlite:////nowhere/x", "", "storage=sqlite:////nowhere/x cannot be used"),
         (None, "nonsense\n{}\n", "journal.log is damaged: bring it back, or delete it"),
+        (None, '{"op_code":0}\n', "journal.log is damaged: bring it back, or delete it"),
     ],
 )
 def test_what_no_search_can_be_kept_in_is_named(storage, journal, words, tmp_path):
     (tmp_path / "journal.log").write_text(journal)
     with pytest.raises(ValueError, match=words):
         search(tmp_path, storage=storage)
+
+
+@pytest.mark.parametrize("content", [b"SQLite format 3\0\n and more", b"a line\nand half of one"])
+def test_a_file_that_is_no_journal_is_left_as_it_was(content, tmp_path):
+    (tmp_path / "study.db").write_bytes(content)
+    storage = str(tmp_path / "study.db")
+    with pytest.raises(ValueError, match=r"choose another .*sqlite:///FILE \(it is no journal"):
+        search(tmp_path, storage=storage)
+    assert (tmp_path / "study.db").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("algo", "fields", "seed", "message"),
+    [
+        (
+            "dfa",
+            {},
+            0,
+            r"^algo=dfa: .*preset\.json is of a search with lra_e: choose another out_d",
+        ),
+        ("lra_e", {"epochs": 2}, 0, r"^epochs=2: .*preset\.json is of a search with 4"),
+        ("lra_e", {}, 1, r"^seed=1: the search in .* was begun with 0: choose another out_dir"),
+    ],
+)
+def test_a_folder_keeps_the_search_that_it_has(algo, fields, seed, message, whole):
+    with pytest.raises(ValueError, match=message):
+        tuning.Search(algo, data.load("digits"), {**FIELDS, **fields}, whole[0], seed=seed)
+
+
+def test_units_that_are_clipped_are_searched_without_the_tasks_activation(tmp_path):
+    fields = {**FIELDS, "activation": "relu"}
+    for algo, activation in (("equil_prop", None), ("dfa", "relu")):
+        one = tuning.Search(algo, data.load("digits"), fields, tmp_path / algo)
+        assert one.fields.get("activation") == activation
+        one.close()
 
 
 def test_train_takes_the_preset_and_other_flags_before_it(whole):

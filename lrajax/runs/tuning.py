@@ -36,6 +36,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)  # the progress bar says it
 PROTOCOL = 1  # of docs/protocol.md
 GENERATION = 8  # trials that are asked for at once
 FRACTIONS = (4, 2, 1)  # of the epochs, after which half of the trials goes on
+JOURNAL = b'{"op_code":'  # how Optuna's begin
+PRESET = "preset.json"
 
 
 class Task(NamedTuple):
@@ -150,7 +152,7 @@ def _schemes(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _study(name: str, storage: Callable[[], Any], complaint: str) -> optuna.Study:
-    """The study of that name; ValueError with the complaint if the storage cannot be used."""
+    """The study of that name; ValueError with complaint and cause if the storage is of no use."""
 
     def made():
         return optuna.create_study(study_name=name, storage=storage(), load_if_exists=True)
@@ -160,7 +162,8 @@ def _study(name: str, storage: Callable[[], Any], complaint: str) -> optuna.Stud
     try:  # and finds it made
         return made()
     except Exception as error:  # of any driver there is
-        raise ValueError(complaint) from error
+        cause = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{complaint} ({cause})") from error
 
 
 class _Held(JournalFileSymlinkLock):
@@ -178,11 +181,17 @@ def _journal(path: pathlib.Path, lock: JournalFileSymlinkLock) -> optuna.storage
     """A storage in a file, without a last line that a full disk or a death has cut short.
 
     Optuna would write on behind it, and never read past it again.
+
+    Raises:
+      ValueError: the file is something else, and is left as it was.
     """
     backend = JournalFileBackend(str(path), lock)
     lock.acquire()
     try:
-        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+        content = path.read_bytes()
+        if not content.startswith(JOURNAL[: len(content)]):
+            raise ValueError("it is no journal of Optuna")
+        os.truncate(path, content.rfind(b"\n") + 1)
     finally:
         lock.release()
     return optuna.storages.JournalStorage(backend)
@@ -305,6 +314,8 @@ class Search:
           ValueError: settings that cannot be run, or a folder or a storage that cannot be used.
         """
         self.rule, self.folder, self.seed, self.workers = named.rule(algo), folder, seed, workers
+        if self.rule.clipped:  # its units have their own activation
+            fields = {name: value for name, value in fields.items() if name != "activation"}
         self.fields = fields
         self.programs, self._shared = {}, storage is not None
         for opt in OPTIMIZER_RATES:
@@ -318,12 +329,17 @@ class Search:
         self._lock = lock(folder)
         journal = folder / "journal.log"
         try:
+            self._check_same()
             if storage is not None:
-                complaint = f"storage={storage} cannot be used: mend it"
+                complaint = (
+                    f"storage={storage} cannot be used: mend it, or choose another file or URL, as "
+                    "sqlite:///FILE"
+                )
                 self.study = _study(name, lambda: _shared(storage), complaint)
                 return  # trials that run may be other machines'
             complaint = f"{journal} is damaged: bring it back, or delete it"
             self.study = _study(name, lambda: _journal(journal, _Held(str(journal))), complaint)
+            self._check_seed()
         except ValueError:
             self.close()
             raise
@@ -331,6 +347,31 @@ class Search:
         self._settle(self.study.user_attrs.get("generation", {}))
         for trial in self._trials(optuna.trial.TrialState.RUNNING):
             self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def _check_same(self) -> None:
+        """Raises ValueError if the folder has what a search of something else has found."""
+        path = self.folder / PRESET
+        if not path.exists():
+            return
+        theirs = records.read_record(path, ("settings",))["settings"]
+        mine = {"algo": self.rule.name, **json.loads(json.dumps(self.fields, default=list))}
+        for name, value in mine.items():
+            if theirs.get(name, value) != value:
+                raise ValueError(
+                    f"{name}={value}: {path} is of a search with {theirs[name]}: choose another "
+                    "out_dir"
+                )
+
+    def _check_seed(self) -> None:
+        """Raises ValueError if the folder's search was begun with another seed."""
+        begun = self.study.user_attrs.get("seed")
+        if begun is None:
+            self.study.set_user_attr("seed", self.seed)
+        elif begun != self.seed:
+            raise ValueError(
+                f"seed={self.seed}: the search in {self.folder} was begun with {begun}: choose "
+                "another out_dir"
+            )
 
     def close(self) -> None:
         """Gives the folder free; the end of the process does so too."""
@@ -430,7 +471,7 @@ class Search:
         """Writes the files anew from the storage, which alone must survive."""
         lines = [json.dumps(trial.user_attrs["line"]) + "\n" for trial in self.ended]
         checkpoint.write(self.folder / "trials.jsonl", "".join(lines).encode())
-        records.write_json(self.folder / "preset.json", self.preset())
+        records.write_json(self.folder / PRESET, self.preset())
 
     def preset(self) -> dict[str, Any]:
         """The settings of lowest validation error, as `train.py --preset` takes them.
