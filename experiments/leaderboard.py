@@ -63,18 +63,23 @@ def main() -> None:
             load(tuning.TASKS[task].fields["dataset"])
         for algo in algos:
             named.rule(algo)
+        if ALGO.value and not TASK.value:
+            raise ValueError(f"algo={','.join(algos)}: on which task? --task=digits, say")
         if TRIALS.value is not None:
             at_least("trials", TRIALS.value, 1)
         at_least("workers", WORKERS.value, 1)
         if TASK.value:
             commandline.keep_programs(root / "programs")
-        every = [(task, algo) for task in TASK.value for algo in algos]
+        failed, every = [], [(task, algo) for task in TASK.value for algo in algos]
         for task, algo in tqdm(every, unit="rule", disable=not every):
             try:
                 trials = TRIALS.value or tuning.TASKS[task].trials
                 comparison.enter(algo, task, root, load, trials=trials, workers=WORKERS.value)
             except InUseError:
                 tqdm.write(f"{task}/{algo} is left to the process that has it")
+            except ValueError as error:  # the other rules can be had all the same
+                tqdm.write(f"{task}/{algo}: {error}")
+                failed.append(f"{task}/{algo}")
             jax.clear_caches()  # a long comparison would keep all programs in memory
         standings = comparison.standings(root)
         if not standings:  # an empty page would take the place of a full one
@@ -87,6 +92,8 @@ def main() -> None:
     except ValueError as error:
         commandline.fail(error, FLAGS)
     print(f"written: {OUT.value}")
+    if failed:
+        sys.exit(f"leaderboard.py: left out for the errors above: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

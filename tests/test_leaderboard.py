@@ -186,6 +186,58 @@ def test_damaged_final_runs_are_named(tmp_path, content, what):
         list(comparison.final_runs(settings, 2, tmp_path, data.load))
 
 
+def test_a_variant_that_kept_its_title_does_not_take_the_librarys_row(root):
+    standings = comparison.standings(root)["digits"]
+    same = {"title": standings[0].entry["title"]}
+    standings = [one._replace(entry={**one.entry, **same}) for one in standings]
+    page = leaderboard.overview({"digits": standings})
+    assert len(page.splitlines()) == 2 + len(ALGOS)
+
+
+def test_variants_are_told_apart_from_the_librarys_rule():
+    assert leaderboard.title({"rule": "lra_e", "title": "LRA-E"}) == "LRA-E"
+    assert leaderboard.title({"rule": "mine:v2", "title": "LRA-E"}) == "LRA-E (mine:v2)"
+    assert leaderboard.title({"rule": "mine:v2", "title": "Mine"}) == "Mine"
+
+
+def test_a_rule_that_cannot_be_entered_leaves_the_others_theirs(root, tmp_path, monkeypatch):
+    """The command names it, writes the page and fails."""
+    monkeypatch.syspath_prepend(TOP / "experiments")
+    import leaderboard as command
+
+    entered = []
+
+    def enter(algo, *_, **__):
+        entered.append(algo)
+        if algo == "rfa":
+            raise ValueError("activation=relu: no")
+
+    page = tmp_path / "page.md"
+    words = ["--task=digits", "--algo=rfa,dfa", f"--out_dir={root}", f"--out={page}"]
+    monkeypatch.setattr(comparison, "enter", enter)
+    command.FLAGS(["leaderboard.py", *words])
+    with pytest.raises(SystemExit, match=r"left out for the errors above: digits/rfa$"):
+        command.main()
+    command.FLAGS.unparse_flags()
+    assert entered == ["rfa", "dfa"]
+    assert page.exists()
+
+
+def test_a_rule_without_a_task_is_asked_for_one(root):
+    ended = commands.run("leaderboard.py", "--algo=dfa", f"--out_dir={root}")
+    assert ended.returncode == 2
+    assert ended.stderr == "leaderboard.py: --algo=dfa: on which task? --task=digits, say\n"
+
+
+def test_committed_presets_are_what_the_final_runs_had():
+    for path in (TOP / "leaderboard").glob("*/*/entry.json"):
+        settings = json.loads(path.read_text())["settings"]
+        settings |= settings.pop("hyperparameters")
+        for of_a_run in ("seeds", "sweep"):
+            del settings[of_a_run]
+        assert json.loads((path.parent / "preset.json").read_text())["settings"] == settings, path
+
+
 def test_the_committed_page_is_current():
     page = leaderboard.page(comparison.standings(TOP / "leaderboard"))
     assert (TOP / "LEADERBOARD.md").read_text() == page

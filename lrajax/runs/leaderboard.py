@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from lrajax import RULES
 from lrajax.runs import records, tables, tuning
 from lrajax.runs.comparison import Standing
 
@@ -50,14 +51,23 @@ def overview(standings: Standings) -> str:
     """A row a rule, a column a task, in the order of the mean rank."""
     cells: dict[str, dict[str, str]] = {}
     ranks: dict[str, list[int]] = {}
+    titles = {}
     for task, ranked in standings.items():
         for rank, standing in enumerate(ranked, 1):
-            name = standing.entry["title"]
-            cells.setdefault(name, {})[task] = f"{measured(standing)} ({rank})"
-            ranks.setdefault(name, []).append(rank)
-    order = sorted(cells, key=lambda name: sum(ranks[name]) / len(ranks[name]))
-    rows = [[name, *(cells[name].get(task, "–") for task in standings)] for name in order]
+            rule = standing.entry["rule"]
+            titles[rule] = title(standing.entry)
+            cells.setdefault(rule, {})[task] = f"{measured(standing)} ({rank})"
+            ranks.setdefault(rule, []).append(rank)
+    order = sorted(cells, key=lambda rule: sum(ranks[rule]) / len(ranks[rule]))
+    rows = [[titles[rule], *(cells[rule].get(task, "–") for task in standings)] for rule in order]
     return table(["rule", *(tuning.TASKS[task].title for task in standings)], rows)
+
+
+def title(entry: Mapping[str, Any]) -> str:
+    """The rule's; with the name of a variant of one's own that kept the title of the library's."""
+    rule, name = entry["rule"], entry["title"]
+    taken = rule not in RULES and name in {one.title for one in RULES.values()}
+    return f"{name} ({rule})" if taken else name
 
 
 def measured(standing: Standing) -> str:
@@ -98,7 +108,7 @@ def _row(standing: Standing) -> list[str]:
     # Not the mean: by the clock a run that was stopped for a while takes long.
     seconds = median(run["seconds"] for run in entry["runs"])
     return [
-        entry["title"],
+        title(entry),
         measured(standing),
         *compared,
         f"{entry['valid_error_searched']:.2f}",
@@ -117,7 +127,7 @@ def cards(ranked: Sequence[Standing]) -> str:
         start, trained = standing.entry["cards"]["start"], standing.entry["cards"]["trained"]
         rows.append(
             [
-                standing.entry["title"],
+                title(standing.entry),
                 f"{start['products_over_backprop']:.2f}",
                 str(start["depth"]),
                 f"{start['memory_over_backprop']:.2f}",
