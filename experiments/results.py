@@ -84,7 +84,8 @@ coordinates of errors: its two steps are all but backprop's.
 """,
     "cifar10": """\
 Small networks, fifteen and thirty epochs with the settings of six; DTP takes tanh, and
-`normed_vgg5` standardises what goes into its nonlinearities. LRA-E's first two seeds of thirty
+`normed_vgg5` standardises what goes into its nonlinearities. E of sign-symmetric feedback is the
+stored |M|, without the signs of W that go with it. LRA-E's first two seeds of thirty
 epochs are older than the last form of `resolvable`
 ([what it changes](docs/evidence/layers.md#cifar-10-in-six-epochs)). Others report, in % of error,
 on larger networks and at a length of their own: rec-LRA 6.12 on residual nets (Ororbia et al.

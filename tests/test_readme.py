@@ -75,6 +75,8 @@ def test_the_errors_on_colour_images_are_those_of_the_results():
         ("backprop", "{} % by backprop"),
         ("kolen_pollack", "{} % by Kolen-Pollack"),
         ("lra_e", "{} % by LRA-E"),
+        ("sign_symmetric", "{} % by sign-symmetric feedback"),
+        ("rfa", "{} % by random feedback"),
     ):
         record = json.loads((ROOT / "results" / "cifar10" / f"{rule}-30.json").read_text())
         assert len(record["settings"]["seeds"]) == 3
