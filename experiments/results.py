@@ -74,7 +74,7 @@ Rows of 20 and 30 epochs and five seeds are not to be compared with those of 3 e
     "tuned": """\
 Settings that [the protocol](docs/protocol.md) chose for 20 epochs (`leaderboard/mnist-3/`), by
 thirty trials a rule and on 10,000 images; here 2,000 are for validation, as in the tables. λ
-falls to 0.
+falls to 0. DTP-σ is better off with Table 1's SGD.
 """,
     "settling": """\
 Equilibrium propagation: its preset, of 3 free and 1 nudged sweep under γ = 0.3; "longer", of 12 and
@@ -352,7 +352,11 @@ def error_table(records: dict[str, dict]) -> str:
         rule = RULES[settings["algo"]].title
         rule += " V2" if settings["hyperparameters"].get("derivative") is False else ""
         how = [rule, network_of(settings), optimizer_of(settings)]
-        numbers = [settings["lr"], settings["epochs"], f"{len(summary['seeds'])}{mixed(record)}"]
+        numbers = [
+            f"{settings['lr']:.3g}",
+            settings["epochs"],
+            f"{len(summary['seeds'])}{mixed(record)}",
+        ]
         row = [*how, *map(str, numbers), *(error_of(summary, name) for name in ERRORS)]
         rows.append(row + (alignment_of(record) if aligned else []))
     return markdown(head, rows)
