@@ -4,7 +4,8 @@ shows must be said before JAX starts.
 
     python tests/sharded.py
 
-Prints the largest difference of each rule's update, a line each: RULE, way, difference.
+Prints the largest difference of each rule's update, a line each: RULE, way, difference. By seeds
+each device has parameters of its own and the whole mini-batch.
 """
 
 import os
@@ -32,6 +33,22 @@ def in_shard_map(updates):
     return jax.jit(jax.shard_map(updates, mesh=mesh, in_specs=(WHOLE, SPLIT), out_specs=WHOLE))
 
 
+def by_seeds(updates):
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
+
+    def one(params, batch):
+        found = updates(jax.tree.map(lambda leaf: leaf[0], params), batch)
+        return jax.tree.map(lambda leaf: leaf[None], found)
+
+    split = jax.jit(jax.shard_map(one, mesh=mesh, in_specs=(SPLIT, WHOLE), out_specs=SPLIT))
+
+    def computed(params, batch):
+        twice = split(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), params), batch)
+        return jax.tree.map(lambda leaf: leaf[1], twice)
+
+    return computed
+
+
 def on_explicit_axes(updates):
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
 
@@ -41,6 +58,12 @@ def on_explicit_axes(updates):
             return jax.jit(updates)(there, jax.device_put(batch, NamedSharding(mesh, SPLIT)))
 
     return computed
+
+
+WAYS = {"mean": (in_shard_map, on_explicit_axes)}
+# Of the rules that reduce products of their own.
+MORE_WAYS = {"mean": (*WAYS["mean"], by_seeds), "sum": (in_shard_map,)}
+OWN_PRODUCTS = ("lra_e", "rec_lra", "direct_kolen_pollack", "weight_mirror")
 
 
 def gap(found, expected):
@@ -63,17 +86,19 @@ def main():
     cases = {name: (factory, dense) for name, factory in lrajax.ALGORITHMS.items()}
     cases["lra_e_on_images"] = lrajax.lra_e, of_images()
     for name, (factory, network) in cases.items():
-        rule = factory(network, reduction="mean")
-        params, batch = reference.make_params(rule), reference.make_batch(rule.network, 8)
+        for reduction, ways in (MORE_WAYS if name in OWN_PRODUCTS else WAYS).items():
+            rule = factory(network, reduction=reduction)
+            params, batch = reference.make_params(rule), reference.make_batch(rule.network, 8)
 
-        def updates(params, batch, rule=rule):
-            lambda_ = rule.compute_targets(params, batch, key=KEY)
-            found = rule.calc_updates(params, lambda_)
-            return steps.once_known(lambda_.errors[0], found)  # as make_train_step has them
+            def updates(params, batch, rule=rule):
+                lambda_ = rule.compute_targets(params, batch, key=KEY)
+                found = rule.calc_updates(params, lambda_)
+                return steps.once_known(lambda_.errors[0], found)  # as make_train_step has them
 
-        expected = jax.jit(updates)(params, batch)
-        for way in (in_shard_map, on_explicit_axes):
-            print(name, way.__name__, gap(way(updates)(params, batch), expected), flush=True)
+            expected = jax.jit(updates)(params, batch)
+            for way in ways:
+                found = gap(way(updates)(params, batch), expected)
+                print(name, f"{way.__name__}_{reduction}", found, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,16 +18,6 @@ from lrajax import layers, losses, training
 NETWORK = lrajax.mlp((5, 4, 6, 3, 2))
 KEY = jax.random.key(3)
 every_rule = pytest.mark.parametrize("name", lrajax.ALGORITHMS)
-# Traced, a hyperparameter is a float32 array.
-SWEPT = {
-    "equil_prop": {"beta": 1.0, "step_size": 0.5},
-    "dtp": {"noise": 0.36, "target_rate": 0.1},
-    "dtp_sigma": {"alpha": 0.01, "target_rate": 0.1},
-    "lra_e": {"beta": 0.1, "gamma": 1.0},
-    "rec_lra": {"beta": 0.1, "gamma": 1.0},
-    "kolen_pollack": {"decay": 1e-3},
-    "predictive_coding": {"step_size": 0.05, "beta": 1.0},
-}
 
 
 def computed(name, params, batch, **hyperparameters):
@@ -74,7 +64,9 @@ def in_float32(name):
     """A function of parameters, parameters and values of float32, and what it makes of them."""
     params = reference.make_params(lrajax.ALGORITHMS[name](NETWORK))
     batch = reference.make_batch(NETWORK, 7)
-    values = {key: jnp.float32(value) for key, value in SWEPT.get(name, {}).items()}
+    rule = lrajax.RULES[name]
+    defaults = {key: rule.hyperparameters[key].default for key in rule.traced}
+    values = {key: jnp.float32(value) for key, value in defaults.items()}
     compute = jax.jit(lambda params, values: computed(name, params, batch, **values))
     return compute, params, values, compute(params, values)[1]
 

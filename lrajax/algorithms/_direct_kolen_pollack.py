@@ -17,7 +17,7 @@ from lrajax.algorithms._dfa import dfa
 from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network
 from lrajax.checks import at_least
-from lrajax.steps import flat, reduce_batch
+from lrajax.steps import flat, reduce_batch, scaled
 
 
 @factory
@@ -51,15 +51,15 @@ def direct_kolen_pollack(
 
     def follow(e, z_below, delta):
         """(z δᵀ) in the orientation of E, as the update of a dense layer from z to the output."""
-        below = flat(z_below)
+        below, delta = flat(z_below), reduce_batch(delta, reduction, e)
         shortcut = layers.dense(below.shape[1], n_output)
         return layers.vjp_feedback(shortcut, e, below, delta, below)
 
     def calc_updates(params, lambda_):
-        delta = reduce_batch(lambda_.errors[-1].reshape(-1, n_output), reduction)
+        delta = flat(lambda_.errors[-1])
         pairs = zip(params.feedback[1:], lambda_.z[:-1], strict=True)
         shortcuts = (follow(e, z, delta) for e, z in pairs)
         updates = fixed.calc_updates(params, lambda_)._replace(feedback=((), *shortcuts))
-        return jax.tree.map(lambda update, p: update + decay * p, updates, params)
+        return jax.tree.map(lambda update, p: update + scaled(decay, p), updates, params)
 
     return fixed._replace(calc_updates=calc_updates)

@@ -25,6 +25,7 @@ from lrajax.steps import (
     local_updates,
     no_feedback,
     output_error,
+    scaled,
 )
 
 
@@ -62,12 +63,12 @@ def dual_prop(
         for l in reversed(range(1, len(network.layers))):
             below = network.layers[l - 1]
             error = layers.vjp_below(network.layers[l], params.forward[l], z[l - 1], deltas[0])
-            nudge = beta / 2 * error
+            nudge = scaled(beta / 2, error)
             k = resolvable(nudge, h[l - 1])  # what h does not resolve is nudged further
             plus, minus = (
                 layers.post(below, h[l - 1] + s * two_to(k, nudge) * nudge) for s in (1, -1)
             )
-            deltas.insert(0, (plus - minus) / beta * two_to(-k, nudge))
+            deltas.insert(0, scaled(1 / beta, plus - minus) * two_to(-k, nudge))
             errors.insert(0, error)
         return from_errors(batch, h, z, errors)._replace(aux=tuple(deltas))
 

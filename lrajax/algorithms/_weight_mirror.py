@@ -20,7 +20,7 @@ from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network, Params
 from lrajax.checks import at_least
 from lrajax.noise import standard_normal
-from lrajax.steps import mirrored, reduce_batch
+from lrajax.steps import batch_size, mirrored, reduce_batch, scaled
 
 
 @factory
@@ -60,24 +60,26 @@ def weight_mirror(
         noise = tuple(standard_normal(key, z.shape).astype(z.dtype) for key, z in pairs)
         return lambda_._replace(aux=noise)
 
-    def mirror(layer, theta, e, noise):
-        """η (E - ξ rᵀ), in the orientation of W."""
+    def mirror(layer, theta, e, z_below, noise):
+        """η (E - ξ rᵀ), in the orientation of W: the mean, or that times the examples."""
         if not e:
             return e
         answer = layers.pre(layer, theta, noise) - layers.pre(layer, theta, jnp.zeros_like(noise))
         one = jnp.ones_like(noise[:1]), jnp.ones_like(answer[:1])
-        seen = layers.vjp_theta(layer, theta, noise, reduce_batch(answer, reduction))
+        seen = layers.vjp_theta(layer, theta, noise, reduce_batch(answer, "mean", theta))
         # A weight that a layer shares between positions answers at each of them.
         places = layers.vjp_theta(layer, theta, *one)
-        examples = len(noise) if reduction == "sum" else 1
+        examples = batch_size(z_below, theta) if reduction == "sum" else 1
         return jax.tree.map(
-            lambda e, seen, places: mirror_rate * (examples * e - seen / jnp.maximum(places, 1)),
+            lambda e, seen, places: (
+                examples * scaled(mirror_rate, e - seen / jnp.maximum(places, 1))
+            ),
             *(e, *mirrored((e, e), (seen, places))),
         )
 
     def calc_updates(params, lambda_):
         forward = random.calc_updates(params, lambda_).forward
-        upper = (network.layers[1:], params.forward[1:], params.feedback[1:], lambda_.aux)
-        return Params(forward, ((), *map(mirror, *upper)))
+        upper = (network.layers[1:], params.forward[1:], params.feedback[1:])
+        return Params(forward, ((), *map(mirror, *upper, lambda_.z[:-1], lambda_.aux)))
 
     return random._replace(compute_targets=compute_targets, calc_updates=calc_updates)
