@@ -172,8 +172,17 @@ def tied(rule: Algorithm, owners: Sequence[int]) -> Algorithm:
     def summed(updates):
         return Params(*map(_summed, updates, both))
 
-    start = rule.init_state
+    start, network = rule.init_state, rule.network
+    if network:  # a layer whose weights are another's finds no parameters to begin a state from
+        pairs = enumerate(zip(network.layers, owners, strict=True))
+        network = network._replace(
+            layers=tuple(
+                layer if l == owner else layer._replace(init_state=lambda _: ())
+                for l, (layer, owner) in pairs
+            )
+        )
     return rule._replace(
+        network=network,
         init=lambda key: kept(rule.init(key)),
         compute_targets=lambda params, batch, **more: rule.compute_targets(
             everywhere(params), batch, **more

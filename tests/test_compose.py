@@ -7,7 +7,7 @@ import pytest
 import reference
 
 import lrajax
-from lrajax import diagnostics, training
+from lrajax import diagnostics, layers, losses, training
 
 KEY = jax.random.key(5)
 
@@ -216,3 +216,22 @@ def test_layers_with_a_state_share_no_weights():
     plain = lrajax.dense(3, 3)
     below = lrajax.Network((normed, plain, plain), lrajax.losses.half_squared)
     lrajax.compose.tied(lrajax.backprop(below), (0, 1, 1))
+
+
+@pytest.mark.parametrize("block", ["chain", "projection"])
+def test_blocks_are_tied_and_trained(block):
+    part = layers.dense(4, 4)
+    shared = {
+        "chain": layers.chain(part, part),
+        "projection": layers.residual(part, projection=part),
+    }[block]
+    stack = (layers.dense(5, 4), shared, shared, layers.dense(4, 2, "softmax"))
+    network = lrajax.Network(stack, losses.categorical)
+    rule = lrajax.tied(lrajax.backprop(network), (0, 1, 1, 3))
+    state = training.init_state(rule, optax.sgd(0.1), jax.random.key(0))
+    after, _ = training.make_train_step(rule, optax.sgd(0.1))(
+        state, reference.make_batch(network, 3)
+    )
+    assert after.params.forward[2] == ()
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, state.params)
+    assert min(jax.tree.leaves(moved)) > 0
