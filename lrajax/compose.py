@@ -198,7 +198,7 @@ def _summed(entries: Sequence[PyTree], owners: Sequence[int]) -> tuple[PyTree, .
     totals: list[PyTree] = [()] * len(entries)
     for entry, owner in zip(entries, owners, strict=True):
         found = totals[owner]
-        totals[owner] = entry if isinstance(found, tuple) else jax.tree.map(jnp.add, found, entry)
+        totals[owner] = jax.tree.map(jnp.add, found, entry) if jax.tree.leaves(found) else entry
     return tuple(totals)
 
 

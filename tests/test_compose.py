@@ -235,3 +235,18 @@ def test_blocks_are_tied_and_trained(block):
     assert after.params.forward[2] == ()
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, state.params)
     assert min(jax.tree.leaves(moved)) > 0
+
+
+def test_tied_feedback_of_a_mixture_gets_every_layers_update():
+    network = lrajax.mlp((5, 4, 4, 4, 2))
+    rule = lrajax.kolen_pollack(network, decay=0.0)
+    owners = (0, 1, 1, 3)
+    plain, mixed = lrajax.tied(rule, owners), lrajax.tied(lrajax.by_layer([rule] * 4), owners)
+    params, batch = reference.make_params(plain), reference.make_batch(network, 3)
+    entries = tuple((e,) if e else () for e in params.feedback)
+    _, expected = reference.compute_whole(plain, params, batch)
+    like = jax.eval_shape(mixed.init, jax.random.key(0)).feedback
+    assert jax.tree.structure(like) == jax.tree.structure(entries)
+    _, found = reference.compute_whole(mixed, params._replace(feedback=entries), batch)
+    for ours, theirs in zip(found.feedback, expected.feedback, strict=True):
+        chex.assert_trees_all_close(jax.tree.leaves(ours), jax.tree.leaves(theirs), rtol=1e-5)

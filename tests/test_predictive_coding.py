@@ -336,3 +336,13 @@ def test_the_warning_comes_where_float32_gets_nothing():
 def test_bad_settings_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         lrajax.predictive_coding(lrajax.mlp(SIZES), **kwargs)
+
+
+def test_without_hidden_layers_there_is_nothing_to_settle():
+    network = lrajax.Network((lrajax.dense(5, 2, "softmax"),), lrajax.losses.categorical)
+    batch = reference.make_batch(network, 3)
+    updates = []
+    for tolerance in (None, 1e-3):
+        rule = lrajax.predictive_coding(network, tolerance=tolerance)
+        updates.append(reference.compute_whole(rule, rule.init(jax.random.key(0)), batch)[1])
+    chex.assert_trees_all_equal(*updates)

@@ -422,6 +422,24 @@ def test_check_layer_names_what_is_wrong(changes, message):
         layers.check_layer(PLAIN._replace(**changes))
 
 
+def theta_of(layer):
+    return layer.init(KEY, lrajax.initializers.GLOROT)
+
+
+@pytest.mark.parametrize(("dtype", "mean"), [("float32", 3e3), ("bfloat16", 10)])
+@pytest.mark.parametrize("norm", [layers.layer_norm, lambda layer: layers.group_norm(layer, 1)])
+def test_norms_of_numbers_far_from_zero(norm, dtype, mean):
+    layer = norm(layers.dense(64, 64, "identity"))
+    plain = layers.dense(64, 64)
+    theta = {**theta_of(layer), **plain.init(KEY, lambda key, shape: jnp.eye(*shape))}
+    theta = jax.tree.map(lambda a: a.astype(dtype), theta)
+    z = jnp.asarray(mean + np.random.default_rng(0).normal(size=64), dtype)
+    exact = np.asarray(z, float)
+    exact = (exact - exact.mean()) / exact.std()
+    found = np.asarray(layer.post(layer.pre(theta, z)), float)
+    np.testing.assert_allclose(found, exact, atol=0.02 if dtype == "bfloat16" else 1e-3)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -432,6 +450,7 @@ def test_check_layer_names_what_is_wrong(changes, message):
         (lambda: layers.globally_pooled(PLAIN, (2, 2, 4)), "in_shape="),
         (lambda: layers.group_norm(PLAIN, 2), "groups=2 must divide the layer's 3 features"),
         (lambda: layers.batch_norm(PLAIN, momentum=2), "momentum=2"),
+        (lambda: theta_of(layers.group_norm(layers.batch_norm(PLAIN), 1)), "'gain' already"),
     ],
 )
 def test_bad_arguments_are_named(make, message):

@@ -75,7 +75,7 @@ def settle(
       sweeps: how many at most.
       tolerance: None makes every sweep.
     """
-    if tolerance is None:
+    if tolerance is None or not states:
         states = jax.lax.fori_loop(0, sweeps, lambda _, s: sweep(s), states)
         return Settled(states, jnp.asarray(sweeps, jnp.int32))
 
@@ -86,7 +86,7 @@ def settle(
     def body(carry):
         (states, made), _ = carry
         moved = sweep(states)
-        changes = [jnp.abs(b - a).max() for a, b in zip(states, moved, strict=True)]
+        changes = [jnp.abs(b - a).max(initial=0) for a, b in zip(states, moved, strict=True)]
         return Settled(moved, made + 1), jnp.stack(changes).max()
 
     # Like the states where `jax.shard_map` splits the batch: each part settles by itself.

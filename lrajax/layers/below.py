@@ -15,6 +15,7 @@ from jaxtyping import Array
 from lrajax.base import Layer
 from lrajax.checks import count, one_of
 from lrajax.layers.activations import with_slope_of
+from lrajax.layers.norms import standardise
 from lrajax.layers.products import size as units
 
 
@@ -65,7 +66,7 @@ def globally_pooled(layer: Layer, in_shape: tuple[int, ...]) -> Layer:
 
 def standardised(layer: Layer) -> Layer:
     """The layer fed by the activity below with mean 0 and variance 1 over an example."""
-    return _fed(layer, layer.in_shape, lambda z: jax.nn.standardize(z, axis=tuple(range(z.ndim))))
+    return _fed(layer, layer.in_shape, lambda z: standardise(z, tuple(range(z.ndim))))
 
 
 def reshaped(layer: Layer, in_shape: tuple[int, ...]) -> Layer:

@@ -18,6 +18,15 @@ from lrajax.layers.products import mean_over_examples
 EPSILON = 1e-5  # beside a variance
 
 
+def standardise(array: Array, axis: tuple[int, ...]) -> Array:
+    """The array with mean 0 and variance 1 over some axes.
+
+    Of centred squares: the difference of two large moments, `jax.nn.standardize`'s, would round.
+    """
+    centred = array - array.mean(axis, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axis, keepdims=True) + EPSILON)
+
+
 def layer_norm(layer: Layer, *, gain: bool = False) -> Layer:
     """The layer with its pre-activity standardised over an example: mean 0 and variance 1.
 
@@ -35,7 +44,7 @@ def layer_norm(layer: Layer, *, gain: bool = False) -> Layer:
 
     def post(h):
         _several(h.size, "layer_norm")
-        return layer.post(jax.nn.standardize(h, axis=tuple(range(h.ndim))))
+        return layer.post(standardise(h, tuple(range(h.ndim))))
 
     return layer._replace(post=post)
 
@@ -60,7 +69,7 @@ def group_norm(layer: Layer, groups: int) -> Layer:
         del theta
         _several(h.size // groups, f"groups={groups}")
         grouped = h.reshape(-1, groups, features // groups)
-        return jax.nn.standardize(grouped, axis=(0, 2), epsilon=EPSILON).reshape(h.shape)
+        return standardise(grouped, (0, 2)).reshape(h.shape)
 
     return _with_gain(layer, normalise)
 
@@ -122,6 +131,8 @@ def _with_gain(layer: Layer, normalise: Callable[[PyTree, Array], Array]) -> Lay
         theta = layer.init(key, initializer)
         if "b" not in theta:
             raise ValueError(f"layer has no bias 'b' but {sorted(theta)}: the norm's offset")
+        if "gain" in theta:
+            raise ValueError("layer has a 'gain' already: a norm around a norm would share it")
         return {**theta, "gain": jnp.ones(features)}
 
     def init_feedback(key, initializer):
