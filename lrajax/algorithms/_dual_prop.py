@@ -14,7 +14,7 @@ their mean replaces z.
 
 from lrajax import initializers, layers
 from lrajax.algorithms._backprop import backprop
-from lrajax.algorithms._rounding import resolvable, two_to
+from lrajax.algorithms._rounding import lengthened
 from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Initializer, Network, Params
 from lrajax.checks import positive
@@ -63,12 +63,9 @@ def dual_prop(
         for l in reversed(range(1, len(network.layers))):
             below = network.layers[l - 1]
             error = layers.vjp_below(network.layers[l], params.forward[l], z[l - 1], deltas[0])
-            nudge = scaled(beta / 2, error)
-            k = resolvable(nudge, h[l - 1])  # what h does not resolve is nudged further
-            plus, minus = (
-                layers.post(below, h[l - 1] + s * two_to(k, nudge) * nudge) for s in (1, -1)
-            )
-            deltas.insert(0, scaled(1 / beta, plus - minus) * two_to(-k, nudge))
+            nudge, shorten = lengthened(scaled(beta / 2, error), h[l - 1])
+            plus, minus = (layers.post(below, h[l - 1] + s * nudge) for s in (1, -1))
+            deltas.insert(0, scaled(1 / beta, plus - minus) * shorten)
             errors.insert(0, error)
         return from_errors(batch, h, z, errors)._replace(aux=tuple(deltas))
 

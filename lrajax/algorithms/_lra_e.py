@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from lrajax import initializers, layers, losses
-from lrajax.algorithms._rounding import resolvable, two_to
+from lrajax.algorithms._rounding import lengthened
 from lrajax.algorithms._rule import factory
 from lrajax.base import Algorithm, Calculations, Initializer, Layer, Network, Params
 from lrajax.checks import at_least, one_of, positive
@@ -128,6 +128,6 @@ def align(
     A displacement below what h resolves is taken longer, and the change of activity in proportion:
     else errors, which shrink from layer to layer, would end where h - β Δh rounds to h.
     """
-    k = resolvable(displacement, h)
-    change = (layers.post(layer, h - two_to(k, h) * displacement) - z) * two_to(-k, h)  # y - z
+    longer, shorten = lengthened(displacement, h)
+    change = (layers.post(layer, h - longer) - z) * shorten  # y - z
     return z + change, error_unit(change, jnp.zeros_like(z))  # (6), and (3) or (4) of y - z alone

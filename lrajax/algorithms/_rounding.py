@@ -11,6 +11,12 @@ from jaxtyping import Array
 from lrajax import layers
 
 
+def lengthened(displacement: Array, h: Array) -> tuple[Array, Array]:
+    """The displacement, as long as h resolves it, and what shortens the change again."""
+    k = resolvable(displacement, h)
+    return _two_to(k, h) * displacement, _two_to(-k, h)
+
+
 def resolvable(displacement: Array, h: Array) -> Array:
     """Powers of two by which each example's displacement is to be longer, >= 0, int [B, 1, ...].
 
@@ -44,7 +50,7 @@ def _exponent(array: Array) -> Array:
     return biased + (limits.minexp - 1)
 
 
-def two_to(k: Array, like: Array) -> Array:
+def _two_to(k: Array, like: Array) -> Array:
     """2ᵏ in the dtype of another array, of integers which it holds as normal numbers."""
     limits = jnp.finfo(like.dtype)
     biased = k.astype(f"int{limits.bits}") + 1 - limits.minexp
