@@ -66,7 +66,8 @@ CIFAR10_SEARCHED = {
         "e_init": "orthogonal:0.112",
     },
 }
-CROPPED = {"dataset": "cifar10", "augment": ("flip", "crop"), "activation": "relu", **FALLING}
+CIFAR10 = {"dataset": "cifar10", "activation": "relu", **FALLING}
+CROPPED = {"augment": ("flip", "crop"), **CIFAR10}
 # The rules that networks beyond vgg5 at width 32 are shown with.
 CIFAR10_RULES = {
     "backprop": {},
@@ -163,7 +164,7 @@ def tuned(scale: Scale) -> Iterator[Cell]:
 def cifar10(scale: Scale) -> Iterator[Cell]:
     """Six epochs of convolutional networks on CIFAR-10, and up to thirty with crops too."""
     cell = functools.partial(scale.cell, "cifar10", probe=probes.ALIGNMENT)
-    common = {"dataset": "cifar10", "width": 32, "activation": "relu", "epochs": 6, **FALLING}
+    common = {**CIFAR10, "width": 32, "epochs": 6}
     flipped = {"augment": ("flip",), **common}
     for name, algo, flags in (
         ("backprop", "backprop", common),
@@ -171,14 +172,9 @@ def cifar10(scale: Scale) -> Iterator[Cell]:
         ("lra_e", "lra_e", {**CIFAR10_LRA_E, **flipped}),
     ):
         yield cell(name, algo=algo, network="vgg5", **flags)
-    cropped = {**common, "augment": ("flip", "crop"), "epochs": 30}
-    for algo, flags in (
-        ("backprop", {}),
-        ("kolen_pollack", CIFAR10_KOLEN_POLLACK),
-        ("lra_e", CIFAR10_LRA_E),
-    ):
-        settings = {"algo": algo, "network": "vgg5", **flags, **cropped}
-        yield cell(f"{algo}-30", **settings)
+    cropped = {**CROPPED, "width": 32, "epochs": 30}
+    for algo in ("backprop", "kolen_pollack", "lra_e"):
+        yield cell(f"{algo}-30", algo=algo, network="vgg5", **cropped, **CIFAR10_RULES[algo])
     for algo, found in CIFAR10_SEARCHED.items():
         settings = {"algo": algo, "network": "vgg5", **cropped, **found}
         yield cell(f"{algo}-30", **settings)
