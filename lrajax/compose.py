@@ -174,13 +174,11 @@ def tied(rule: Algorithm, owners: Sequence[int]) -> Algorithm:
 
     start, network = rule.init_state, rule.network
     if network:  # a layer whose weights are another's finds no parameters to begin a state from
-        pairs = enumerate(zip(network.layers, owners, strict=True))
-        network = network._replace(
-            layers=tuple(
-                layer if l == owner else layer._replace(init_state=lambda _: ())
-                for l, (layer, owner) in pairs
-            )
-        )
+        layers = list(network.layers)
+        for l, owner in enumerate(owners):
+            if l != owner:
+                layers[l] = layers[l]._replace(init_state=lambda _: ())
+        network = network._replace(layers=tuple(layers))
     return rule._replace(
         network=network,
         init=lambda key: kept(rule.init(key)),

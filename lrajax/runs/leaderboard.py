@@ -1,7 +1,7 @@
 """LEADERBOARD.md: a row a rule, a column a task; the statistics of each task; the rules' cards."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from lrajax import RULES
@@ -49,17 +49,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def overview(standings: Standings) -> str:
     """A row a rule, a column a task, in the order of the mean rank."""
-    cells: dict[str, dict[str, str]] = {}
-    ranks: dict[str, list[int]] = {}
-    titles = {}
+    places: dict[str, dict[str, tuple[int, Standing]]] = {}  # by rule and task
     for task, ranked in standings.items():
         for rank, standing in enumerate(ranked, 1):
-            rule = standing.entry["rule"]
-            titles[rule] = title(standing.entry)
-            cells.setdefault(rule, {})[task] = f"{measured(standing)} ({rank})"
-            ranks.setdefault(rule, []).append(rank)
-    order = sorted(cells, key=lambda rule: sum(ranks[rule]) / len(ranks[rule]))
-    rows = [[titles[rule], *(cells[rule].get(task, "–") for task in standings)] for rule in order]
+            places.setdefault(standing.entry["rule"], {})[task] = rank, standing
+    rows = []
+    for of_rule in sorted(
+        places.values(), key=lambda mine: mean(rank for rank, _ in mine.values())
+    ):
+        cells = {task: f"{measured(one)} ({rank})" for task, (rank, one) in of_rule.items()}
+        _, any_one = next(iter(of_rule.values()))
+        rows.append([title(any_one.entry), *(cells.get(task, "–") for task in standings)])
     return table(["rule", *(tuning.TASKS[task].title for task in standings)], rows)
 
 

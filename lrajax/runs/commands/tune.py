@@ -84,7 +84,7 @@ def main() -> None:
     bar = tqdm(initial=len(search.ended), total=trials, unit="trial", desc=ALGO.value)
     with bar, contextlib.closing(search):
         search.follow(bar, trials, PASSES.value or float("inf"))
-    print(f"{search.folder / 'preset.json'}: {search.study.best_value:.2f} % validation error")
+    print(f"{search.folder / tuning.PRESET}: {search.study.best_value:.2f} % validation error")
 
 
 def run() -> None:
